@@ -1,0 +1,3 @@
+//! The far side's program: `cuisine-helper serve NONCE` speaks on standard input and output.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The near side's program.
+
+fn main() {}

@@ -1,0 +1,23 @@
+//! The vocabulary that both sides share: what a machine is ([`Facts`]), what it should be ([`Op`] in a [`Plan`]),
+//! how it differs ([`Diff`]) and what became of it ([`Outcome`]). Plain data; does nothing.
+
+mod diff;
+mod facts;
+mod name;
+mod op;
+mod outcome;
+mod question;
+mod secret;
+mod step;
+
+pub use diff::{Action, Change, Detail, Diff};
+pub use facts::{Distribution, Facts, InitSystem, PackageManager};
+pub use name::{ComponentName, GroupName, HostName, HostPath, LabName, Mode, NameError, Principal};
+pub use op::{
+    Content, DirEnsure, DirRemove, FileLink, FileRemove, FileWrite, GroupEnsure, MaxDelete, Op, PackageEnsure,
+    PackageState, Run, RunGuard, ServiceDefinition, ServiceEnsure, SshAuthorize, Sync, UserEnsure, WaitPort,
+};
+pub use outcome::{FailureKind, OpFailure, Outcome, Tally, Verdict};
+pub use question::{Answer, Question};
+pub use secret::Secret;
+pub use step::{Plan, Source, Step, StepId};

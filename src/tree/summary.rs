@@ -1,0 +1,22 @@
+//! What a plan carries of a tree.
+
+use serde::{Deserialize, Serialize};
+
+use super::Digest;
+
+/// What a plan carries of a tree: enough to prove that a host has it already, and to ask for the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeSummary {
+    /// Where the near side read it, for messages only.
+    pub origin: String,
+    /// Proves equality of two trees in one comparison; see `Manifest::root`.
+    pub root: Digest,
+    /// Digest of the encoded manifest, by which the host asks for it.
+    pub manifest: Digest,
+    /// Length of the encoded manifest in bytes.
+    pub manifest_size: u64,
+    /// Regular files.
+    pub files: u64,
+    /// Sum of the sizes of the regular files in bytes.
+    pub bytes: u64,
+}

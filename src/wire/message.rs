@@ -1,0 +1,157 @@
+//! All that may cross the channel.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    plan::{Answer, Diff, Facts, Outcome, Plan, Question, StepId, Tally},
+    tree::{Demand, Supply},
+};
+
+/// From the near side to the helper. The first message is `Hello`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToHelper {
+    /// Says who speaks.
+    Hello(NearHello),
+    /// Checks or applies a plan. One at a time; a second one waits for the first.
+    Plan {
+        /// Chosen by the near side; all that comes back about it carries the same number.
+        request: u32,
+        /// Whether to stop at the diff.
+        mode: Mode,
+        /// What to do.
+        plan: Plan,
+    },
+    /// Asks about live state; answered at once, also while a plan runs.
+    Ask {
+        /// Chosen by the near side.
+        request: u32,
+        /// All of them, answered in order in one message.
+        questions: Vec<Question>,
+    },
+    /// Content, in answer to a demand.
+    Supply {
+        /// The plan's number.
+        request: u32,
+        /// The next message of the answer.
+        supply: Supply,
+    },
+    /// Ends a plan: its command is killed, no further step begins. `Done` still comes.
+    Cancel {
+        /// The plan's number.
+        request: u32,
+    },
+    /// The near side is finished; the helper ends. So does the end of the stream.
+    Bye,
+}
+
+/// Whether a plan stops at the diff.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Writes nothing.
+    Check,
+    /// Applies the diff.
+    Apply,
+}
+
+/// The near side's first message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NearHello {
+    /// [`super::PROTOCOL`].
+    pub protocol: u32,
+    /// Who holds the host's lock when a plan is applied, for people: `alice@laptop, run 7f3a`.
+    pub owner: String,
+    /// How long to wait for the host's lock in milliseconds.
+    pub lock_wait_ms: u64,
+}
+
+/// From the helper to the near side. The first message is `Hello`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromHelper {
+    /// Says what the host is.
+    Hello(HelperHello),
+    /// What happened to steps. Batched: quiet steps do not cost a message each.
+    Steps {
+        /// The plan's number.
+        request: u32,
+        /// In order.
+        reports: Vec<StepReport>,
+    },
+    /// Content that the host lacks.
+    Demand {
+        /// The plan's number.
+        request: u32,
+        /// What is wanted.
+        demand: Demand,
+    },
+    /// The plan is finished; nothing more comes about it.
+    Done {
+        /// The plan's number.
+        request: u32,
+        /// How many steps ended in which way.
+        tally: Tally,
+    },
+    /// The answers to an `Ask`.
+    Answers {
+        /// The number of the `Ask`.
+        request: u32,
+        /// One for each question, in order.
+        answers: Vec<Answer>,
+    },
+    /// The helper cannot go on and ends.
+    Fault {
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// The helper's first message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelperHello {
+    /// [`super::PROTOCOL`].
+    pub protocol: u32,
+    /// What the host is.
+    pub facts: Facts,
+}
+
+/// What happened to one step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Which step.
+    pub step: StepId,
+    /// What happened.
+    pub event: StepEvent,
+}
+
+/// What can happen to a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StepEvent {
+    /// It differs (or has to run) and is being applied, or its check takes long. Quiet steps skip this.
+    Started,
+    /// A line of output of its command, without the newline, at most 16 KiB.
+    Output {
+        /// Which stream.
+        stream: Stream,
+        /// Decoded leniently.
+        line: String,
+    },
+    /// It has ended.
+    Finished {
+        /// In which way.
+        outcome: Outcome,
+        /// Before and after, when something differs.
+        diff: Option<Diff>,
+        /// How long it took in microseconds.
+        micros: u64,
+    },
+}
+
+/// An output stream of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}

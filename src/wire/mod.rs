@@ -1,0 +1,14 @@
+//! What crosses the channel between the near side and the helper: a preamble, then length-prefixed frames.
+//! Every length is bounded and checked on both sides; neither side trusts the other.
+
+mod frame;
+mod message;
+mod preamble;
+
+pub use frame::{Frame, FrameDecoder, FrameError, MAX_FRAME, MAX_MESSAGE, decode, encode, read_message, write_message};
+pub use message::{FromHelper, HelperHello, Mode, NearHello, StepEvent, StepReport, Stream, ToHelper};
+pub use preamble::{MAX_NOISE, Preamble, PreambleError, PreambleScanner};
+
+/// Version of the messages. Both sides are built together and the helper is placed by content hash, so a difference
+/// means a foreign helper; it is refused.
+pub const PROTOCOL: u32 = 1;
