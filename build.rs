@@ -44,7 +44,18 @@ fn main() {
         println!("cargo::rerun-if-changed=build.rs");
         return;
     }
-    for path in ["src/lib.rs", "src/bin", "src/tree", "src/plan", "src/wire", "src/helper", "src/launch", "Cargo.toml", "Cargo.lock", "build.rs"] {
+    for path in [
+        "src/lib.rs",
+        "src/bin",
+        "src/tree",
+        "src/plan",
+        "src/wire",
+        "src/helper",
+        "src/launch",
+        "Cargo.toml",
+        "Cargo.lock",
+        "build.rs",
+    ] {
         println!("cargo::rerun-if-changed={path}");
     }
     for program in &EMBEDDED {
@@ -103,9 +114,14 @@ fn build(program: &Embedded) -> io::Result<PathBuf> {
 
 /// What the outer cargo sets for this build script and would mislead the nested one.
 fn is_outer_build_variable(name: &OsStr) -> bool {
-    let Some(name) = name.to_str() else { return false };
-    ["CARGO_FEATURE_", "CARGO_CFG_", "CARGO_PKG_", "CARGO_PROFILE_", "DEP_"].iter().any(|prefix| name.starts_with(prefix))
-        || ["CARGO_ENCODED_RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"].contains(&name)
+    let Some(name) = name.to_str() else {
+        return false;
+    };
+    ["CARGO_FEATURE_", "CARGO_CFG_", "CARGO_PKG_", "CARGO_PROFILE_", "DEP_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+        || ["CARGO_ENCODED_RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"]
+            .contains(&name)
 }
 
 fn is_release() -> bool {

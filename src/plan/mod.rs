@@ -3,6 +3,7 @@
 
 mod diff;
 mod facts;
+mod launch;
 mod name;
 mod op;
 mod outcome;
@@ -12,6 +13,7 @@ mod step;
 
 pub use diff::{Action, Change, Detail, Diff};
 pub use facts::{Distribution, Facts, InitSystem, PackageManager};
+pub use launch::{LaunchDescription, LaunchFile, OnChange};
 pub use name::{ComponentName, GroupName, HostName, HostPath, LabName, Mode, NameError, Principal};
 pub use op::{
     Content, DirEnsure, DirRemove, FileLink, FileRemove, FileWrite, GroupEnsure, MaxDelete, Op, PackageEnsure,

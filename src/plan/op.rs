@@ -284,11 +284,7 @@ impl Run {
             return "***".to_owned();
         }
         let line = self.command.expose().trim().lines().next().unwrap_or_default();
-        if line.chars().count() <= 60 {
-            line.to_owned()
-        } else {
-            line.chars().take(59).chain(['…']).collect()
-        }
+        if line.chars().count() <= 60 { line.to_owned() } else { line.chars().take(59).chain(['…']).collect() }
     }
 }
 

@@ -49,7 +49,8 @@ pub struct Step {
 impl Step {
     /// What people read: `file_write /etc/motd`.
     pub fn title(&self) -> String {
-        let subject = if self.sensitive && matches!(self.op, Op::Run(_)) { "***".to_owned() } else { self.op.subject() };
+        let subject =
+            if self.sensitive && matches!(self.op, Op::Run(_)) { "***".to_owned() } else { self.op.subject() };
         format!("{} {subject}", self.op.name())
     }
 }

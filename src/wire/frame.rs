@@ -95,7 +95,11 @@ fn decompress(body: &[u8]) -> Result<Vec<u8>, FrameError> {
 fn header(word: [u8; HEADER]) -> Result<(bool, usize), FrameError> {
     let word = u32::from_le_bytes(word);
     let length = (word & !COMPRESSED) as usize;
-    if (1..=MAX_FRAME).contains(&length) { Ok((word & COMPRESSED != 0, length)) } else { Err(FrameError::Length(length)) }
+    if (1..=MAX_FRAME).contains(&length) {
+        Ok((word & COMPRESSED != 0, length))
+    } else {
+        Err(FrameError::Length(length))
+    }
 }
 
 /// Cuts a byte stream into frames. Holds at most one frame and what was pushed last.
@@ -118,9 +122,13 @@ impl FrameDecoder {
     /// The next whole frame, if it is there. After an error the stream is useless.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let rest = &self.buffer[self.taken..];
-        let Some((word, rest)) = rest.split_first_chunk::<HEADER>() else { return Ok(None) };
+        let Some((word, rest)) = rest.split_first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
         let (compressed, length) = header(*word)?;
-        let Some(body) = rest.get(..length) else { return Ok(None) };
+        let Some(body) = rest.get(..length) else {
+            return Ok(None);
+        };
         let frame = Frame { compressed, body: body.to_vec() };
         self.taken += HEADER + length;
         Ok(Some(frame))

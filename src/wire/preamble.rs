@@ -14,7 +14,11 @@ impl Preamble {
     /// The preamble for a nonce. The nonce is 1 to 64 ASCII letters and digits; others are refused.
     pub fn new(nonce: &str) -> Result<Self, PreambleError> {
         let fits = (1..=64).contains(&nonce.len()) && nonce.bytes().all(|b| b.is_ascii_alphanumeric());
-        if fits { Ok(Self { line: format!("\n\0OVS-CUISINE {nonce}\n").into_bytes() }) } else { Err(PreambleError::Nonce) }
+        if fits {
+            Ok(Self { line: format!("\n\0OVS-CUISINE {nonce}\n").into_bytes() })
+        } else {
+            Err(PreambleError::Nonce)
+        }
     }
 
     /// The bytes as sent.
