@@ -115,6 +115,15 @@ pub enum RunEvent {
         /// Number of probes.
         probes: u32,
     },
+    /// Something outside a step failed for a component: evaluating its recipe, its keys in etcd, reaching its store.
+    ComponentFailed {
+        /// Which component.
+        component: ComponentName,
+        /// On which host, when on one.
+        host: Option<HostName>,
+        /// What to show.
+        problem: Problem,
+    },
     /// A component has ended on all its hosts.
     ComponentFinished {
         /// Which component.
