@@ -9,7 +9,11 @@ use std::{
 use indexmap::IndexMap;
 use serde::Serialize;
 
+use super::mask::{Masked, ParamValue};
 use crate::plan::{ComponentName, GroupName, HostName, LabName, Source};
+
+/// Variables for recipes; values whose name tells a secret are not printed.
+pub type Vars = Masked<serde_json::Map<String, serde_json::Value>>;
 
 /// Everything that one inventory describes.
 #[derive(Debug, Clone, Serialize)]
@@ -40,7 +44,7 @@ pub struct Lab {
     /// The engine that containers run on.
     pub engine: Engine,
     /// Variables for all recipes (`ctx.vars`), weaker than group and host variables.
-    pub vars: serde_json::Map<String, serde_json::Value>,
+    pub vars: Vars,
 }
 
 /// A Docker engine.
@@ -61,7 +65,7 @@ pub struct Host {
     /// Groups that name it.
     pub groups: Vec<GroupName>,
     /// Variables for recipes: lab, then groups in file order, then host, later ones win.
-    pub vars: serde_json::Map<String, serde_json::Value>,
+    pub vars: Vars,
     /// How it is reached.
     pub access: Access,
     /// Where the inventory defines it.
@@ -88,7 +92,7 @@ pub struct Container {
     /// Published ports besides SSH's own.
     pub ports: Vec<PortMapping>,
     /// Environment.
-    pub environment: BTreeMap<String, String>,
+    pub environment: Masked<BTreeMap<String, String>>,
     /// Host devices, `/dev/x` or `/dev/x:/dev/y:rwm`.
     pub devices: Vec<String>,
     /// Capabilities to add.
@@ -130,7 +134,7 @@ pub struct Container {
     /// User to log in as; root by default.
     pub user: String,
     /// Docker API create payload, merged last.
-    pub api: serde_json::Value,
+    pub api: Masked<serde_json::Value>,
 }
 
 /// A mount of a container.
@@ -227,7 +231,7 @@ pub struct Group {
     /// Its hosts, globs and nested groups resolved, in inventory order.
     pub hosts: Vec<HostName>,
     /// Its variables.
-    pub vars: serde_json::Map<String, serde_json::Value>,
+    pub vars: Vars,
 }
 
 /// A recipe with parameters on some hosts.
@@ -248,15 +252,6 @@ pub struct Component {
     /// Parameters as written; the recipe checks them.
     pub params: IndexMap<String, ParamValue>,
     /// Where the inventory defines it.
-    pub source: Source,
-}
-
-/// A parameter as written, with its place.
-#[derive(Debug, Clone, Serialize)]
-pub struct ParamValue {
-    /// The value; TOML dates are texts.
-    pub value: serde_json::Value,
-    /// Where it stands.
     pub source: Source,
 }
 
