@@ -1,0 +1,105 @@
+//! What an evaluation is given, what it may ask of the outside, and what it gives back.
+
+use std::{collections::BTreeMap, path::Path};
+
+use super::Params;
+use crate::{
+    control::inventory::{Component, Inventory},
+    plan::{Answer, HostName, LaunchDescription, Plan, Question, Secret},
+    tree::{Digest, TreeSummary},
+};
+
+/// All that evaluation may ask of the outside. The drive room implements it over a live host; a test may answer from
+/// recorded facts.
+///
+/// Every method may block: evaluation runs on a thread of its own. The texts of errors name the thing (lower case);
+/// they become the message of a [`super::RecipeError`] that adds the recipe's line.
+pub trait Surroundings: Sync {
+    /// Asks the host a read-only question and waits for its answer.
+    fn ask(&self, question: Question) -> Result<Answer, String>;
+
+    /// Scans a source tree for `sync()`. `source` is absolute; `ignore` holds gitignore patterns.
+    fn tree(&self, source: &Path, ignore: &[String]) -> Result<TreeSummary, String>;
+
+    /// Makes a local file that is too large to travel inside a plan available by digest; gives its length in bytes.
+    fn blob(&self, file: &Path) -> Result<(Digest, u64), String>;
+
+    /// The secret of this name, generated once per lab and component and kept by the lab's key ring.
+    fn secret(&self, name: &str) -> Result<Secret<String>, String>;
+
+    /// The `ovs-launch` program as a blob: its digest and its length in bytes.
+    fn launcher(&self) -> Result<(Digest, u64), String>;
+
+    /// The etcd link that a service is started with, `etcd://user:password@host:2379/<node>`, where `node` begins
+    /// with `/` (see [`LaunchDescription::node`]).
+    fn etcd_link(&self, node: &str) -> Result<Secret<String>, String>;
+}
+
+/// A component in its lab: what stays the same for all of its hosts.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'a> {
+    /// The whole lab.
+    pub inventory: &'a Inventory,
+    /// The component whose recipe is evaluated; its hosts are `ctx.hosts`.
+    pub component: &'a Component,
+    /// Its parameters, bound by [`super::Recipe::bind`].
+    pub params: &'a Params,
+    /// Where hosts find each other: `ctx.host.address`. A host that is not listed has the address `None`.
+    pub addresses: &'a BTreeMap<HostName, String>,
+    /// The component's whole prefix in etcd, beginning and ending in `/`: the lab's prefix and
+    /// [`super::Recipe::prefix`]. Empty while the prefix itself is being asked for.
+    pub prefix: &'a str,
+}
+
+/// What `deploy(ctx)` asked for on one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evaluation {
+    /// The recorded ops.
+    pub plan: Plan,
+    /// Launch descriptions that must be in etcd before the plan is applied.
+    pub launches: Vec<Launch>,
+}
+
+/// A launch description and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// The whole key in etcd, `<launch node>/description`.
+    pub key: String,
+    /// What is stored there, as JSON.
+    pub description: LaunchDescription,
+}
+
+impl Launch {
+    /// The launch node, which is the path of the service's etcd link.
+    pub fn node(&self) -> &str {
+        self.key.strip_suffix(LaunchDescription::KEY).map_or(self.key.as_str(), |node| node.trim_end_matches('/'))
+    }
+}
+
+/// A value that `config(ctx)` wants in etcd.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ConfigValue {
+    /// The value, byte for byte.
+    pub bytes: Vec<u8>,
+    /// Whether it was built from a secret; then it is never shown.
+    pub secret: bool,
+}
+
+impl std::fmt::Debug for ConfigValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.secret { f.write_str("***") } else { f.write_str(&String::from_utf8_lossy(&self.bytes)) }
+    }
+}
+
+/// Where the lab's configuration store is, as the `store(ctx)` of the component that runs it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreSpec {
+    /// `host:port` of each member, as the hosts of the lab see it; never empty.
+    pub endpoints: Vec<String>,
+    /// The login that may do everything.
+    pub user: String,
+    /// Its password.
+    pub password: Secret<String>,
+    /// The certificate (PEM) that signed the members' certificates. None: no TLS.
+    pub ca: Option<String>,
+}
