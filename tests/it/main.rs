@@ -1,4 +1,10 @@
 //! All integration tests in one binary: real OpenSSH, real Docker engine, real etcd, the real helper.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "a test may stop at the first surprise, and clippy's own exception covers only the test functions themselves"
+)]
 
 mod config;
 mod helper;
