@@ -53,6 +53,7 @@ pub enum RunEvent {
         /// Which host.
         host: HostName,
         /// Where it stands.
+        #[serde(flatten)]
         phase: HostPhase,
     },
     /// A component begins on its hosts.
@@ -84,6 +85,7 @@ pub enum RunEvent {
         /// The recipe line.
         source: Source,
         /// What happened.
+        #[serde(flatten)]
         progress: StepProgress,
     },
     /// A component's keys in etcd were compared, and written when `applied`.
