@@ -2,6 +2,7 @@
 //! how it differs ([`Diff`]) and what became of it ([`Outcome`]). Plain data; does nothing.
 
 mod diff;
+mod etcd_link;
 mod facts;
 mod launch;
 mod name;
@@ -12,6 +13,7 @@ mod secret;
 mod step;
 
 pub use diff::{Action, Change, Detail, Diff};
+pub use etcd_link::{Authority, EtcdLink, EtcdLinkError};
 pub use facts::{Distribution, Facts, InitSystem, PackageManager};
 pub use launch::{LaunchDescription, LaunchFile, OnChange};
 pub use name::{ComponentName, GroupName, HostName, HostPath, LabName, Mode, NameError, Principal};
