@@ -1,1 +1,23 @@
-//! (room not yet furnished)
+//! The configuration in etcd: logins, comparison with what recipes want, guarded transactions, history.
+//!
+//! Speaks etcd's v3 API over any stream it is given (an SSH tunnel, as a rule). Knows keys and values; does not know
+//! recipes, hosts or components' meaning.
+
+mod access;
+mod apply;
+mod auth;
+mod compare;
+mod connection;
+mod error;
+mod journal;
+mod lock;
+mod owned;
+mod store;
+
+pub use access::{BoxFuture, Dial, StoreAccess, Stream, render_etcd_link};
+pub use apply::Applied;
+pub use auth::{AuthChange, LoginMode};
+pub use compare::{Comparison, KeyChange, Value, Wish};
+pub use error::ConfigError;
+pub use journal::{JournalChange, JournalEntry};
+pub use store::{Entry, Store};

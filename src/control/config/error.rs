@@ -1,0 +1,140 @@
+//! What can go wrong with etcd, told apart by what a person would do about it.
+
+use crate::plan::ComponentName;
+
+/// Why something about etcd failed. No variant holds a password or a value.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No member answered before the deadline.
+    #[error("etcd at {endpoints} does not answer")]
+    Unreachable {
+        /// The members tried.
+        endpoints: String,
+        /// The last failure.
+        #[source]
+        source: Box<etcd_client::Error>,
+    },
+    /// User or password is wrong.
+    #[error("etcd at {endpoints} refuses the login of `{user}`")]
+    LoginRefused {
+        /// The members tried.
+        endpoints: String,
+        /// Who tried to log in.
+        user: String,
+    },
+    /// Anybody may write: authentication is not enabled, and nothing is written before it is.
+    #[error("etcd at {endpoints} has authentication switched off")]
+    AuthOff {
+        /// The members.
+        endpoints: String,
+    },
+    /// The user that is logged in may not do this.
+    #[error("user `{user}` may not {what}")]
+    Denied {
+        /// Who is logged in.
+        user: String,
+        /// What was tried.
+        what: String,
+    },
+    /// Another hand changed a key between comparison and write. Nothing was written.
+    #[error("key `{key}` was changed by another hand while we were about to write it")]
+    Conflict {
+        /// The first such key.
+        key: String,
+    },
+    /// Somebody else writes and did not finish in time.
+    #[error("the lab's configuration is locked by {owner} for more than {waited} s")]
+    LockHeld {
+        /// Who, as they wrote it themselves.
+        owner: String,
+        /// How long we waited, in seconds.
+        waited: u64,
+    },
+    /// Our lock ran out before the write. Nothing of this write happened.
+    #[error("the lock on the lab's configuration was lost before the write")]
+    LockLost,
+    /// A value is larger than etcd takes in one request.
+    #[error("the value of key `{key}` has {size} bytes, more than etcd takes (1 MiB)")]
+    ValueTooLarge {
+        /// Which key.
+        key: String,
+        /// Its size in bytes.
+        size: usize,
+    },
+    /// A key or prefix cannot be used.
+    #[error("key `{key}` of component `{component}` {why}")]
+    BadKey {
+        /// Whose.
+        component: ComponentName,
+        /// Which key or prefix.
+        key: String,
+        /// Why not, in words that follow the key.
+        why: &'static str,
+    },
+    /// A login cannot be used.
+    #[error("login `{user}` {why}")]
+    BadLogin {
+        /// Whose.
+        user: String,
+        /// Why not, in words that follow the name.
+        why: &'static str,
+    },
+    /// The CA is not a certificate, or names no host that TLS can check.
+    #[error("cannot use TLS with etcd at {endpoints}")]
+    Tls {
+        /// The members.
+        endpoints: String,
+        /// What is wrong.
+        #[source]
+        source: Box<etcd_client::Error>,
+    },
+    /// One of our own records in etcd is not readable: damaged, or written by a later version.
+    #[error("cannot read our record `{key}` in etcd")]
+    Record {
+        /// Which key.
+        key: String,
+        /// What is wrong.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// etcd answered with an error.
+    #[error("etcd failed to {what}")]
+    Etcd {
+        /// What was tried.
+        what: String,
+        /// The answer.
+        #[source]
+        source: Box<etcd_client::Error>,
+    },
+}
+
+impl ConfigError {
+    /// One line that says what to do, when there is something.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Unreachable { .. } => "look whether the etcd component's service runs: `ovs-cuisine logs`",
+            Self::LoginRefused { .. } => {
+                "the password in the lab's key ring is not etcd's; deploy the etcd component again, or set its `password`"
+            }
+            Self::AuthOff { .. } => "deploy the etcd component first: it switches authentication on",
+            Self::Conflict { .. } => "run it again: it starts from what the key holds now",
+            Self::LockHeld { .. } => "wait for the other run; a dead one's lock ends by itself within a minute",
+            Self::LockLost => "run it again",
+            Self::ValueTooLarge { .. } => "push large content with `sync` and keep only its path in etcd",
+            Self::Record { .. } => "remove that key with etcdctl: our keys are adopted again at the next deploy",
+            Self::Tls { .. }
+            | Self::BadKey { .. }
+            | Self::BadLogin { .. }
+            | Self::Denied { .. }
+            | Self::Etcd { .. } => {
+                return None;
+            }
+        };
+        Some(hint.to_owned())
+    }
+
+    /// Whether etcd could not be reached at all, as opposed to having answered.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+}
