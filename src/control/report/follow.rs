@@ -5,10 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use indicatif::ProgressDrawTarget;
 use tokio::sync::mpsc;
 
 use super::{
+    human::HumanReporter,
     json::JsonReporter,
+    screen::{DrawnScreen, PlainScreen, REDRAWS},
     style::{ReportKind, ReportStyle, Sinks},
 };
 use crate::control::event::{RunEvent, Summary};
@@ -38,8 +41,18 @@ pub fn reporter(style: ReportStyle) -> Box<dyn Reporter> {
 
 /// The reporter for a style on other sinks.
 pub fn reporter_to(style: ReportStyle, sinks: Sinks) -> Box<dyn Reporter> {
-    let (ReportKind::Json | ReportKind::Auto | ReportKind::Plain | ReportKind::Progress) = style.kind;
-    Box::new(JsonReporter::new(sinks.results))
+    let terminal = sinks.terminal;
+    let now = Instant::now();
+    match style.kind {
+        ReportKind::Json => Box::new(JsonReporter::new(sinks.results)),
+        ReportKind::Progress | ReportKind::Auto if terminal => {
+            let target = ProgressDrawTarget::stderr_with_hz(REDRAWS);
+            Box::new(HumanReporter::new(style, DrawnScreen::new(sinks, target), now))
+        }
+        ReportKind::Progress | ReportKind::Auto | ReportKind::Plain => {
+            Box::new(HumanReporter::new(style, PlainScreen::new(sinks), now))
+        }
+    }
 }
 
 /// Shows all events of a channel until every sender is gone. Gives the run's summary, if it came.
