@@ -1,9 +1,49 @@
-//! Sync as a pure algorithm: what a tree is, what it lacks, and how little must travel. Knows nothing of SSH or plans.
+//! Sync as an algorithm: what a tree is, what it lacks, and how little must travel. Knows nothing of SSH or plans.
+//!
+//! The near side scans a [`SourceTree`] and answers demands from its [`Contents`]; the far side walks what it has with
+//! the same [`walk`], compares, demands, and applies.
 
+mod chunk;
 mod digest;
+mod literal;
+mod manifest;
+mod path;
 mod summary;
 mod supply;
 
+#[cfg(feature = "control")]
+mod contents;
+#[cfg(any(feature = "control", feature = "helper"))]
+mod hash;
+#[cfg(any(feature = "control", feature = "helper"))]
+mod ignore;
+#[cfg(any(feature = "control", feature = "helper"))]
+mod index;
+#[cfg(any(feature = "control", feature = "helper"))]
+mod root;
+#[cfg(feature = "control")]
+mod source;
+#[cfg(any(feature = "control", feature = "helper"))]
+mod walk;
+
+pub use chunk::{Chunk, WHOLE_UP_TO, chunks};
+#[cfg(feature = "control")]
+pub use contents::Contents;
 pub use digest::Digest;
+#[cfg(any(feature = "control", feature = "helper"))]
+pub use hash::{HashError, Hashed, hash_files};
+#[cfg(any(feature = "control", feature = "helper"))]
+pub use ignore::{IGNORE_FILE, IgnoreRules, PatternError};
+#[cfg(any(feature = "control", feature = "helper"))]
+pub use index::{Index, IndexKey, replace_file, unix_now};
+pub use literal::LiteralDecoder;
+pub use manifest::{Entry, EntryKind, MAX_MANIFEST, Manifest, ManifestError, Time, root_of};
+pub use path::{PathError, RelPath, is_temporary, printable};
+#[cfg(any(feature = "control", feature = "helper"))]
+pub use root::{Root, Status, status_at};
+#[cfg(feature = "control")]
+pub use source::{ScanError, SourceTree};
 pub use summary::TreeSummary;
 pub use supply::{ChunkId, Demand, MAX_LITERAL, Supplier, Supply, Want};
+#[cfg(any(feature = "control", feature = "helper"))]
+pub use walk::{Node, NodeKind, Walk, WalkError, walk};

@@ -19,4 +19,7 @@ pub struct TreeSummary {
     pub files: u64,
     /// Sum of the sizes of the regular files in bytes.
     pub bytes: u64,
+    /// What the scan left out, as gitignore lines relative to the root: first the rules of `.cuisineignore` files, then
+    /// those that were given as parameters. A host neither reads nor deletes what they match.
+    pub ignore: Vec<String>,
 }

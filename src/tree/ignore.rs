@@ -1,0 +1,155 @@
+//! The one matcher of gitignore patterns: scan, comparison and deletion all ask it.
+
+use ::ignore::gitignore::{Gitignore, GitignoreBuilder};
+
+use super::RelPath;
+
+/// The file in a source tree whose patterns hold for its directory and below.
+pub const IGNORE_FILE: &str = ".cuisineignore";
+
+/// Patterns as in gitignore(5), with negation. A path that matches is neither read, sent nor deleted; what is below an
+/// ignored directory cannot be taken back in.
+///
+/// Rules of ignore files come first, a directory's before those of directories below it; parameters come last. The
+/// last pattern that matches decides.
+#[derive(Debug, Clone)]
+pub struct IgnoreRules {
+    files: Vec<String>,
+    parameters: Vec<String>,
+    matcher: Gitignore,
+}
+
+/// Why a pattern is not one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{pattern}` is not a gitignore pattern: {why}")]
+pub struct PatternError {
+    /// The pattern as given.
+    pub pattern: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl IgnoreRules {
+    /// Rules from parameters, each one pattern relative to the root.
+    pub fn new(parameters: &[String]) -> Result<Self, PatternError> {
+        let matcher = compile(parameters.iter())?;
+        Ok(Self { files: Vec::new(), parameters: parameters.to_vec(), matcher })
+    }
+
+    /// Adds the text of an ignore file in `directory` (no bytes: the root). The directory's name must be UTF-8.
+    pub fn add_file(&mut self, directory: &str, text: &str) -> Result<(), PatternError> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let added: Vec<String> = text.lines().filter_map(|line| rebased(directory, line)).collect();
+        if added.is_empty() {
+            return Ok(());
+        }
+        self.files.extend(added);
+        self.matcher = compile(self.files.iter().chain(&self.parameters))?;
+        Ok(())
+    }
+
+    /// All rules as lines relative to the root, in order of rising weight. [`IgnoreRules::new`] makes equal rules of
+    /// them.
+    pub fn lines(&self) -> Vec<String> {
+        self.files.iter().chain(&self.parameters).cloned().collect()
+    }
+
+    /// Whether an entry is ignored, given that the directory that holds it is not.
+    pub fn ignores(&self, path: &RelPath, is_directory: bool) -> bool {
+        self.matcher.matched(path.as_path(), is_directory).is_ignore()
+    }
+}
+
+fn compile<'a>(lines: impl Iterator<Item = &'a String>) -> Result<Gitignore, PatternError> {
+    let mut builder = GitignoreBuilder::new("");
+    for line in lines {
+        builder.add_line(None, line).map_err(|error| PatternError { pattern: line.clone(), why: error.to_string() })?;
+    }
+    builder.build().map_err(|error| PatternError { pattern: String::new(), why: error.to_string() })
+}
+
+/// A line of the ignore file in `directory` as a line relative to the root; none for comments and blank lines.
+fn rebased(directory: &str, line: &str) -> Option<String> {
+    let line = if line.ends_with("\\ ") { line } else { line.trim_end() };
+    if line.is_empty() || line.starts_with('#') {
+        return None;
+    }
+    if directory.is_empty() {
+        return Some(line.to_owned());
+    }
+    let (negation, pattern) = line.strip_prefix('!').map_or(("", line), |rest| ("!", rest));
+    let is_anchored = pattern.trim_end_matches('/').contains('/');
+    let pattern = pattern.strip_prefix('/').unwrap_or(pattern);
+    let depth = if is_anchored { "" } else { "**/" };
+    Some(format!("{negation}/{}/{depth}{pattern}", escaped(directory)))
+}
+
+fn escaped(directory: &str) -> String {
+    let mut text = String::with_capacity(directory.len());
+    for c in directory.chars() {
+        if matches!(c, '*' | '?' | '[' | ']' | '{' | '}' | '\\') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(parameters: &[&str]) -> IgnoreRules {
+        let parameters: Vec<String> = parameters.iter().map(|&text| text.to_owned()).collect();
+        IgnoreRules::new(&parameters).unwrap()
+    }
+
+    fn ignored(rules: &IgnoreRules, path: &str) -> bool {
+        let is_directory = path.ends_with('/');
+        rules.ignores(&RelPath::new(path.trim_end_matches('/')).unwrap(), is_directory)
+    }
+
+    #[test]
+    fn patterns_mean_what_they_mean_in_git() {
+        let rules = rules(&["*.pyc", "!keep.pyc", "/build/", "docs/*.txt", "a/**/z", "\\#odd", "# comment", ""]);
+        for path in ["x.pyc", "a/b/x.pyc", "build/", "docs/a.txt", "a/z", "a/b/c/z", "#odd"] {
+            assert!(ignored(&rules, path), "{path} is ignored");
+        }
+        for path in ["keep.pyc", "a/keep.pyc", "build", "a/build/", "docs/b/a.txt", "z", "comment"] {
+            assert!(!ignored(&rules, path), "{path} is kept");
+        }
+    }
+
+    #[test]
+    fn files_hold_for_their_directory_and_the_deeper_one_wins() {
+        let mut rules = rules(&["*.tmp"]);
+        rules.add_file("", "*.log\n/top\n").unwrap();
+        rules.add_file("a/[x]", "\u{feff}!important.log\n/only\nsub/deep\ncache/\n").unwrap();
+        for path in ["x.log", "a/x.log", "top", "a/[x]/only", "a/[x]/sub/deep", "a/[x]/q/cache/", "b.tmp"] {
+            assert!(ignored(&rules, path), "{path} is ignored");
+        }
+        for path in ["a/[x]/important.log", "a/[x]/p/important.log", "a/top", "a/x/only", "a/[x]/q/sub/deep", "cache/"]
+        {
+            assert!(!ignored(&rules, path), "{path} is kept");
+        }
+        assert!(ignored(&rules, "important.log"));
+    }
+
+    #[test]
+    fn lines_carry_the_rules_over() {
+        let mut near = rules(&["!a/keep.log"]);
+        near.add_file("", "*.log").unwrap();
+        near.add_file("a", "!b.log\nc").unwrap();
+        let far = IgnoreRules::new(&near.lines()).unwrap();
+        for path in ["x.log", "a/x.log", "a/b.log", "a/keep.log", "c", "a/c", "a/d/c"] {
+            assert_eq!(ignored(&near, path), ignored(&far, path), "{path}");
+        }
+        assert!(!ignored(&near, "a/keep.log"));
+    }
+
+    #[test]
+    fn a_bad_pattern_is_named() {
+        let error = IgnoreRules::new(&["a{b".to_owned()]).unwrap_err();
+        assert_eq!(error.pattern, "a{b");
+    }
+}

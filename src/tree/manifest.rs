@@ -1,0 +1,399 @@
+//! What a tree is: every entry's path, kind, mode, content hash and time, in one ordered list.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Digest, RelPath,
+    path::{PathError, is_temporary},
+};
+
+/// Longest encoded manifest in bytes: some 800,000 entries.
+pub const MAX_MANIFEST: usize = 64 * 1024 * 1024;
+/// Most entries, and most bytes of all their paths together: short encodings must not unfold without end.
+const MAX_ENTRIES: usize = 2_000_000;
+const MAX_PATH_BYTES: usize = 128 * 1024 * 1024;
+/// First bytes of an encoded manifest; the last one is the version of the format.
+const MAGIC: &[u8; 8] = b"OVSTREE\x01";
+/// Longest target of a symbolic link in bytes (`PATH_MAX` less the closing zero).
+const MAX_TARGET: usize = 4095;
+
+/// A point in time: seconds since 1970 (may be negative) and nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Time {
+    /// Seconds since 1970-01-01T00:00:00Z.
+    pub secs: i64,
+    /// Nanoseconds after that; below 1,000,000,000.
+    pub nanos: u32,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EntryKind {
+    /// A regular file.
+    File {
+        /// Length in bytes.
+        size: u64,
+        /// Hash of the content.
+        digest: Digest,
+        /// Permission bits, at most `0o7777`.
+        mode: u32,
+    },
+    /// A directory.
+    Dir {
+        /// Permission bits, at most `0o7777`.
+        mode: u32,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// What it points to, as written in the link; 1 to 4095 bytes.
+        target: Vec<u8>,
+    },
+}
+
+/// One file, directory or link of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Where, relative to the root.
+    pub path: RelPath,
+    /// What.
+    pub kind: EntryKind,
+    /// When it was last modified. Carried along, but no part of equality.
+    pub mtime: Time,
+}
+
+/// All entries of a tree, ordered by path, each directory before what is below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    entries: Vec<Entry>,
+    root_mode: u32,
+}
+
+/// Why bytes or entries are not a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// Too many bytes, entries or bytes of paths.
+    #[error("the manifest is too large ({entries} entries)")]
+    TooLarge {
+        /// How many entries were seen.
+        entries: usize,
+    },
+    /// Not encoded as a manifest of this version.
+    #[error("the bytes are not a manifest of this version")]
+    Format,
+    /// A path is not one.
+    #[error("entry {index} of the manifest has no valid path")]
+    Path {
+        /// Which entry, from 0.
+        index: usize,
+        /// What is wrong with it.
+        #[source]
+        source: PathError,
+    },
+    /// Two entries have one path, or the order is wrong.
+    #[error("`{path}` is out of order in the manifest")]
+    Order {
+        /// The later one.
+        path: RelPath,
+    },
+    /// The directory that should hold an entry is not in the manifest or not a directory.
+    #[error("`{path}` has no directory in the manifest")]
+    Orphan {
+        /// The entry.
+        path: RelPath,
+    },
+    /// A mode, time or link target is out of bounds, or the name is one of our temporary names.
+    #[error("`{path}` has impossible attributes in the manifest")]
+    Attributes {
+        /// The entry.
+        path: RelPath,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Packed {
+    root_mode: u32,
+    entries: Vec<PackedEntry>,
+}
+
+/// Paths share their beginnings with their neighbours; so a renamed directory changes few bytes of the encoding.
+#[derive(Serialize, Deserialize)]
+struct PackedEntry {
+    /// How many bytes of the previous path this one begins with.
+    shared: u16,
+    rest: Vec<u8>,
+    mtime: Time,
+    kind: EntryKind,
+}
+
+impl Manifest {
+    /// A manifest of these entries in any order. `root_mode` are the permission bits of the root itself; a host uses
+    /// them when it has to make the root, and they are no part of equality.
+    pub fn new(mut entries: Vec<Entry>, root_mode: u32) -> Result<Self, ManifestError> {
+        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let manifest = Self { entries, root_mode: root_mode & 0o7777 };
+        manifest.validate()?;
+        Ok(manifest)
+    }
+
+    /// The entries, ordered by path.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Permission bits of the root.
+    pub fn root_mode(&self) -> u32 {
+        self.root_mode
+    }
+
+    /// Equal for two trees exactly when paths, kinds, modes, contents and link targets are.
+    pub fn root(&self) -> Digest {
+        root_of(self.entries.iter().map(|entry| (&entry.path, &entry.kind)))
+    }
+
+    /// The bytes that travel.
+    pub fn encode(&self) -> Result<Vec<u8>, ManifestError> {
+        let mut previous: &[u8] = &[];
+        let entries = self.entries.iter().map(|entry| {
+            let path = entry.path.as_bytes();
+            let shared = previous.iter().zip(path).take_while(|(a, b)| a == b).count();
+            previous = path;
+            PackedEntry {
+                // A path is shorter than 64 KiB.
+                shared: u16::try_from(shared).unwrap_or_default(),
+                rest: path[shared..].to_vec(),
+                mtime: entry.mtime,
+                kind: entry.kind.clone(),
+            }
+        });
+        let packed = Packed { root_mode: self.root_mode, entries: entries.collect() };
+        let bytes = postcard::to_extend(&packed, MAGIC.to_vec()).map_err(|_| ManifestError::Format)?;
+        if bytes.len() > MAX_MANIFEST {
+            return Err(ManifestError::TooLarge { entries: self.entries.len() });
+        }
+        Ok(bytes)
+    }
+
+    /// The manifest in these bytes; every property that [`Manifest`] promises is checked.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
+        if bytes.len() > MAX_MANIFEST {
+            return Err(ManifestError::TooLarge { entries: 0 });
+        }
+        let body = bytes.strip_prefix(MAGIC).ok_or(ManifestError::Format)?;
+        let (packed, rest) = postcard::take_from_bytes::<Packed>(body).map_err(|_| ManifestError::Format)?;
+        if !rest.is_empty() || packed.root_mode > 0o7777 {
+            return Err(ManifestError::Format);
+        }
+        let manifest = Self { entries: unpack(packed.entries)?, root_mode: packed.root_mode };
+        manifest.validate()?;
+        Ok(manifest)
+    }
+
+    fn validate(&self) -> Result<(), ManifestError> {
+        if self.entries.len() > MAX_ENTRIES {
+            return Err(ManifestError::TooLarge { entries: self.entries.len() });
+        }
+        // The directories that hold the current entry, outermost first.
+        let mut parents: Vec<&RelPath> = Vec::new();
+        let mut previous: Option<&RelPath> = None;
+        for Entry { path, kind, mtime } in &self.entries {
+            if previous.is_some_and(|previous| previous >= path) {
+                return Err(ManifestError::Order { path: path.clone() });
+            }
+            while parents.last().is_some_and(|parent| !path.is_below(parent.as_bytes())) {
+                parents.pop();
+            }
+            if parents.last().map_or(&[][..], |parent| parent.as_bytes()) != path.parent() {
+                return Err(ManifestError::Orphan { path: path.clone() });
+            }
+            if !is_possible(kind) || mtime.nanos >= 1_000_000_000 || is_temporary(path.name()) {
+                return Err(ManifestError::Attributes { path: path.clone() });
+            }
+            if matches!(kind, EntryKind::Dir { .. }) {
+                parents.push(path);
+            }
+            previous = Some(path);
+        }
+        Ok(())
+    }
+}
+
+fn unpack(packed: Vec<PackedEntry>) -> Result<Vec<Entry>, ManifestError> {
+    if packed.len() > MAX_ENTRIES {
+        return Err(ManifestError::TooLarge { entries: packed.len() });
+    }
+    let mut entries: Vec<Entry> = Vec::with_capacity(packed.len());
+    let mut path_bytes = 0;
+    for (index, PackedEntry { shared, rest, mtime, kind }) in packed.into_iter().enumerate() {
+        let previous = entries.last().map_or(&[][..], |entry| entry.path.as_bytes());
+        let mut bytes = previous.get(..usize::from(shared)).ok_or(ManifestError::Format)?.to_vec();
+        bytes.extend_from_slice(&rest);
+        path_bytes += bytes.len();
+        if path_bytes > MAX_PATH_BYTES {
+            return Err(ManifestError::TooLarge { entries: index });
+        }
+        let path = RelPath::new(bytes).map_err(|source| ManifestError::Path { index, source })?;
+        entries.push(Entry { path, kind, mtime });
+    }
+    Ok(entries)
+}
+
+fn is_possible(kind: &EntryKind) -> bool {
+    match kind {
+        EntryKind::File { mode, .. } | EntryKind::Dir { mode } => *mode <= 0o7777,
+        EntryKind::Symlink { target } => (1..=MAX_TARGET).contains(&target.len()) && !target.contains(&0),
+    }
+}
+
+/// The root hash of entries that come ordered by path: BLAKE3 over an unambiguous encoding of path, kind, mode, and
+/// content hash or link target.
+pub fn root_of<'a>(entries: impl Iterator<Item = (&'a RelPath, &'a EntryKind)>) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"ovs-cuisine tree 1\n");
+    let field = |hasher: &mut blake3::Hasher, bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    };
+    for (path, kind) in entries {
+        field(&mut hasher, path.as_bytes());
+        match kind {
+            EntryKind::File { size, digest, mode } => {
+                hasher.update(b"f").update(&mode.to_le_bytes()).update(&size.to_le_bytes()).update(digest.as_bytes());
+            }
+            EntryKind::Dir { mode } => {
+                hasher.update(b"d").update(&mode.to_le_bytes());
+            }
+            EntryKind::Symlink { target } => {
+                hasher.update(b"l");
+                field(&mut hasher, target);
+            }
+        }
+    }
+    hasher.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn entry(path: &str, kind: EntryKind) -> Entry {
+        Entry { path: RelPath::new(path).unwrap(), kind, mtime: Time { secs: -5, nanos: 999_999_999 } }
+    }
+
+    fn file(path: &str, content: &str) -> Entry {
+        let kind = EntryKind::File { size: content.len() as u64, digest: Digest::of(content.as_bytes()), mode: 0o644 };
+        entry(path, kind)
+    }
+
+    fn dir(path: &str) -> Entry {
+        entry(path, EntryKind::Dir { mode: 0o755 })
+    }
+
+    fn link(path: &str, target: &str) -> Entry {
+        entry(path, EntryKind::Symlink { target: target.into() })
+    }
+
+    fn sample() -> Manifest {
+        let entries = vec![file("a/b/c", "1"), dir("a"), file("a.txt", "2"), dir("a/b"), link("z", "/etc/passwd")];
+        Manifest::new(entries, 0o750).unwrap()
+    }
+
+    #[test]
+    fn a_manifest_survives_encoding() {
+        let manifest = sample();
+        let back = Manifest::decode(&manifest.encode().unwrap()).unwrap();
+        assert_eq!(back, manifest);
+        assert_eq!(back.root(), manifest.root());
+        let paths: Vec<String> = manifest.entries().iter().map(|entry| entry.path.to_string()).collect();
+        assert_eq!(paths, ["a", "a/b", "a/b/c", "a.txt", "z"]);
+    }
+
+    #[test]
+    fn the_root_hash_sees_everything_but_time() {
+        let base = sample();
+        let with = |change: &dyn Fn(&mut Vec<Entry>)| {
+            let mut entries = base.entries().to_vec();
+            change(&mut entries);
+            Manifest::new(entries, 0o700).unwrap().root()
+        };
+        assert_eq!(with(&|entries| entries[2].mtime.secs = 7), base.root());
+        assert_ne!(with(&|entries| entries[2] = file("a/b/c", "x")), base.root());
+        assert_ne!(with(&|entries| entries[1].kind = EntryKind::Dir { mode: 0o700 }), base.root());
+        assert_ne!(with(&|entries| entries[4] = link("z", "/etc/group")), base.root());
+        assert_ne!(with(&|entries| entries[4] = file("z", "/etc/passwd")), base.root());
+        assert_ne!(with(&|entries| drop(entries.pop())), base.root());
+    }
+
+    #[test]
+    fn what_is_no_tree_is_refused() {
+        let refused = |entries| Manifest::new(entries, 0o755).unwrap_err();
+        assert!(matches!(refused(vec![file("a", "1"), file("a", "2")]), ManifestError::Order { .. }));
+        assert!(matches!(refused(vec![file("a/b", "1")]), ManifestError::Orphan { .. }));
+        assert!(matches!(refused(vec![file("a", "1"), file("a/b", "1")]), ManifestError::Orphan { .. }));
+        assert!(matches!(refused(vec![link("l", ".."), file("l/x", "1")]), ManifestError::Orphan { .. }));
+        assert!(matches!(refused(vec![link("a", "")]), ManifestError::Attributes { .. }));
+        assert!(matches!(refused(vec![link("a", "x\0")]), ManifestError::Attributes { .. }));
+        let wild = entry("a", EntryKind::Dir { mode: 0o10755 });
+        assert!(matches!(refused(vec![wild]), ManifestError::Attributes { .. }));
+        let ours = file(".ovs-cuisine.0123456789abcdef.tmp", "x");
+        assert!(matches!(refused(vec![ours]), ManifestError::Attributes { .. }));
+    }
+
+    #[test]
+    fn paths_that_lead_out_are_refused_when_decoded() {
+        for path in ["../x", "/etc/passwd", "a//b", "a/./b"] {
+            let packed = Packed {
+                root_mode: 0o755,
+                entries: vec![PackedEntry {
+                    shared: 0,
+                    rest: path.into(),
+                    mtime: Time { secs: 0, nanos: 0 },
+                    kind: EntryKind::Dir { mode: 0o755 },
+                }],
+            };
+            let bytes = postcard::to_extend(&packed, MAGIC.to_vec()).unwrap();
+            assert!(matches!(Manifest::decode(&bytes), Err(ManifestError::Path { .. })), "{path}");
+        }
+    }
+
+    #[test]
+    fn short_bytes_cannot_unfold_into_much_memory() {
+        let mut entries = vec![PackedEntry {
+            shared: 0,
+            rest: "x/".repeat(2047).into_bytes(),
+            mtime: Time { secs: 0, nanos: 0 },
+            kind: EntryKind::Dir { mode: 0 },
+        }];
+        entries[0].rest.push(b'x');
+        for _ in 0..100_000 {
+            entries.push(PackedEntry {
+                shared: 4095,
+                rest: vec![],
+                mtime: Time { secs: 0, nanos: 0 },
+                kind: EntryKind::Dir { mode: 0 },
+            });
+        }
+        let bytes = postcard::to_extend(&Packed { root_mode: 0, entries }, MAGIC.to_vec()).unwrap();
+        assert!(matches!(Manifest::decode(&bytes), Err(ManifestError::TooLarge { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let mut marked = MAGIC.to_vec();
+            marked.extend_from_slice(&bytes);
+            prop_assert!(Manifest::decode(&bytes).is_err() || bytes.starts_with(MAGIC));
+            let _ = Manifest::decode(&marked);
+        }
+
+        #[test]
+        fn a_damaged_manifest_never_panics_and_is_valid_or_refused(at in 0usize..200, value in any::<u8>()) {
+            let mut bytes = sample().encode().unwrap();
+            let at = at % bytes.len();
+            bytes[at] = value;
+            if let Ok(manifest) = Manifest::decode(&bytes) {
+                prop_assert!(manifest.validate().is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Walks what is below a root without following a link: the scan of both sides.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    io::{self, Read},
+    mem::MaybeUninit,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+};
+
+use rustix::fs::{FileType, RawDir, readlinkat};
+
+use super::{
+    IGNORE_FILE, IgnoreRules, PathError, PatternError, RelPath, Root, Status, is_temporary, printable, root::status_at,
+};
+
+/// Longest ignore file in bytes.
+const MAX_IGNORE_FILE: u64 = 1024 * 1024;
+/// Buffer for directory entries in bytes; one system call lists a directory of usual size.
+const ENTRIES_BUFFER: usize = 32 * 1024;
+
+/// One entry below a root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Where.
+    pub path: RelPath,
+    /// What stat says of it.
+    pub status: Status,
+    /// What it is.
+    pub kind: NodeKind,
+}
+
+/// What an entry below a root is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link with its target.
+    Symlink(Vec<u8>),
+    /// A socket, pipe or device, named for people.
+    Special(&'static str),
+}
+
+/// Everything below a root that is not ignored.
+#[derive(Debug, Default)]
+pub struct Walk {
+    /// Ordered by path.
+    pub nodes: Vec<Node>,
+    /// Unfinished files and directories of ours, left by a killed run; see [`is_temporary`]. Not looked into.
+    pub leftovers: Vec<RelPath>,
+    /// Directories that hold something ignored, at any depth: they cannot be removed.
+    pub holding_ignored: HashSet<RelPath>,
+}
+
+/// Why a walk ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WalkError {
+    /// A directory cannot be listed, or an entry's attributes cannot be read.
+    #[error("cannot read `{path}`", path = path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A path is too long for any host.
+    #[error("`{name}` in `{directory}` cannot be part of a tree", directory = directory.display())]
+    Path {
+        /// The directory that holds it.
+        directory: PathBuf,
+        /// The name.
+        name: String,
+        /// Why.
+        #[source]
+        source: PathError,
+    },
+    /// An ignore file is not UTF-8, lies in a directory whose name is not, or is longer than 1 MiB.
+    #[error("`{path}` is not UTF-8 text of at most 1 MiB", path = path.display())]
+    IgnoreFile {
+        /// Which.
+        path: PathBuf,
+    },
+    /// An ignore file holds something that is no pattern.
+    #[error("cannot use `{path}`", path = path.display())]
+    Pattern {
+        /// Which file.
+        path: PathBuf,
+        /// Which pattern.
+        #[source]
+        source: PatternError,
+    },
+}
+
+/// Walks everything below `root` that `rules` do not ignore. When `read_ignore_files` is set, the rules of
+/// [`IGNORE_FILE`]s found on the way are added to `rules` and hold from their directory on.
+///
+/// What vanishes during the walk is not part of it.
+pub fn walk(root: &Root, rules: &mut IgnoreRules, read_ignore_files: bool) -> Result<Walk, WalkError> {
+    let mut walk = Walk::default();
+    let mut waiting = VecDeque::from([Vec::new()]);
+    let mut buffer = vec![MaybeUninit::uninit(); ENTRIES_BUFFER];
+    while let Some(directory) = waiting.pop_front() {
+        let read_error = |source| WalkError::Read { path: root.path_of(&directory), source };
+        let fd = match root.open_directory(&directory) {
+            Ok(fd) => fd,
+            Err(error) if is_vanished(&error) && !directory.is_empty() => {
+                walk.nodes.retain(|node| node.path.as_bytes() != directory);
+                continue;
+            }
+            Err(error) => return Err(read_error(error)),
+        };
+        if read_ignore_files {
+            read_rules(root, &fd, &directory, rules)?;
+        }
+        let mut entries = RawDir::new(&fd, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(|error| read_error(error.into()))?;
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            let path = RelPath::join(&directory, name).map_err(|source| WalkError::Path {
+                directory: root.path_of(&directory),
+                name: printable(name),
+                source,
+            })?;
+            if is_temporary(name) {
+                walk.leftovers.push(path);
+                continue;
+            }
+            if let Some(Node { path, kind: NodeKind::Dir, .. }) = walk.visit(root, &fd, path, rules)? {
+                waiting.push_back(path.as_bytes().to_vec());
+            }
+        }
+    }
+    walk.nodes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    walk.leftovers.sort_unstable();
+    Ok(walk)
+}
+
+impl Walk {
+    /// Takes an entry in; none when it is ignored or has vanished.
+    fn visit(
+        &mut self,
+        root: &Root,
+        directory: &OwnedFd,
+        path: RelPath,
+        rules: &IgnoreRules,
+    ) -> Result<Option<&Node>, WalkError> {
+        let read_error = |source| WalkError::Read { path: root.path_of(path.as_bytes()), source };
+        let status = match status_at(directory, path.name()) {
+            Ok(status) => status,
+            Err(error) if is_vanished(&error) => return Ok(None),
+            Err(error) => return Err(read_error(error)),
+        };
+        if rules.ignores(&path, status.file_type == FileType::Directory) {
+            self.keep_directories_of(&path);
+            return Ok(None);
+        }
+        let kind = match status.file_type {
+            FileType::RegularFile => NodeKind::File,
+            FileType::Directory => NodeKind::Dir,
+            FileType::Symlink => match readlinkat(directory.as_fd(), path.name(), Vec::new()) {
+                Ok(target) => NodeKind::Symlink(target.into_bytes()),
+                Err(error) if is_vanished(&error.into()) => return Ok(None),
+                Err(error) => return Err(read_error(error.into())),
+            },
+            FileType::Socket => NodeKind::Special("a socket"),
+            FileType::Fifo => NodeKind::Special("a named pipe"),
+            FileType::BlockDevice | FileType::CharacterDevice => NodeKind::Special("a device"),
+            FileType::Unknown => NodeKind::Special("of an unknown kind"),
+        };
+        self.nodes.push(Node { path, status, kind });
+        Ok(self.nodes.last())
+    }
+
+    fn keep_directories_of(&mut self, ignored: &RelPath) {
+        let mut parent = ignored.parent().to_vec();
+        while let Ok(path) = RelPath::new(parent) {
+            parent = path.parent().to_vec();
+            if !self.holding_ignored.insert(path) {
+                break;
+            }
+        }
+    }
+}
+
+/// Whether something is no longer where it was listed.
+fn is_vanished(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn read_rules(root: &Root, fd: &OwnedFd, directory: &[u8], rules: &mut IgnoreRules) -> Result<(), WalkError> {
+    let name = IGNORE_FILE.as_bytes();
+    let path = || root.path_of(directory).join(IGNORE_FILE);
+    match status_at(fd, name) {
+        Ok(status) if status.file_type == FileType::RegularFile => {}
+        // A link is not followed: it could lead out of the tree.
+        _ => return Ok(()),
+    }
+    let relative = RelPath::join(directory, name).map_err(|_| WalkError::IgnoreFile { path: path() })?;
+    let read_error = |source| WalkError::Read { path: path(), source };
+    let file = std::fs::File::from(root.open_file(relative.as_bytes()).map_err(read_error)?);
+    let mut bytes = Vec::new();
+    file.take(MAX_IGNORE_FILE + 1).read_to_end(&mut bytes).map_err(read_error)?;
+    let text = String::from_utf8(bytes).ok().filter(|text| text.len() as u64 <= MAX_IGNORE_FILE);
+    match (str::from_utf8(directory), text) {
+        (Ok(directory), Some(text)) => {
+            rules.add_file(directory, &text).map_err(|source| WalkError::Pattern { path: path(), source })
+        }
+        _ => Err(WalkError::IgnoreFile { path: path() }),
+    }
+}
