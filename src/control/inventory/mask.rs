@@ -20,6 +20,14 @@ pub(super) fn is_secret_name(name: &str) -> bool {
     TELLTALES.iter().any(|telltale| name.contains(telltale))
 }
 
+/// Where the value of a secret begins in a line such as `password = "x"`, whatever else the line is.
+pub(super) fn secret_at(line: &str) -> Option<usize> {
+    // Letters keep their places: only ASCII is lowered.
+    let lower = line.to_ascii_lowercase().replace('-', "_");
+    let name = TELLTALES.iter().filter_map(|telltale| lower.find(telltale)).min()?;
+    lower[name..].find('=').map(|equals| name + equals + 1)
+}
+
 /// A copy in which every value under a secret's name is `***`, at any depth. In lists, `NAME=value` counts too.
 fn masked(value: &Value) -> Value {
     match value {
@@ -58,6 +66,7 @@ impl<T> From<T> for Masked<T> {
     }
 }
 
+#[expect(clippy::into_iter_without_iter, reason = "`iter` of the data itself is reached through Deref")]
 impl<'a, T> IntoIterator for &'a Masked<T>
 where
     &'a T: IntoIterator,

@@ -215,7 +215,7 @@ pub struct Jump {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostKeyPolicy {
-    /// Listed in a known_hosts file: the lab's own, then the user's and the system's.
+    /// Listed in a `known_hosts` file: the lab's own, then the user's and the system's.
     Strict,
     /// Like `Strict`, and an unknown key (never a changed one) is taken and written to the lab's file.
     AcceptNew,
