@@ -1,1 +1,29 @@
-//! (room not yet furnished)
+//! Bare containers: makes them run with our keys in place, and nothing more. Knows the Docker engine; does not know SSH,
+//! recipes or what a container is for. Whatever does not carry the lab's label is never touched.
+
+mod access;
+mod api;
+mod down;
+mod engine;
+mod error;
+#[cfg(test)]
+mod example;
+mod image;
+mod names;
+mod network;
+mod output;
+mod payload;
+mod reader;
+mod rootfs;
+mod sight;
+mod spec;
+mod status;
+mod up;
+
+pub use down::DownEvent;
+pub use engine::Engine;
+pub use error::{EngineAnswer, LabError};
+pub use image::{DEFAULT_BASE, ImageProgress, ROOTFS_IMAGE, SSH_IMAGE};
+pub use sight::{Sight, State};
+pub use status::{ContainerStatus, Endpoint};
+pub use up::{UpEvent, UpReport};

@@ -1,0 +1,280 @@
+//! Makes, makes anew and starts containers.
+
+use std::time::{Duration, Instant};
+
+use bollard::{
+    body_full,
+    models::PortBinding,
+    query_parameters::{
+        CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, RemoveContainerOptions,
+        RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StartContainerOptions,
+        StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    },
+};
+use bytes::BytesMut;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::{
+    Engine, LabError, Sight, State,
+    access::{Account, first_file},
+    engine::CHANGE,
+    names,
+    payload::Subject,
+    sight::{AT_ONCE, Wanted},
+    spec::Spec,
+};
+use crate::{
+    control::{inventory::Inventory, link::Keyring},
+    plan::{Action, HostName},
+};
+
+/// Seconds that a container's services have to end before they are killed. Docker's own default.
+pub(super) const GRACE: i32 = 10;
+/// For stopping: the grace, and then the engine's own work.
+pub(super) const STOP: Duration = Duration::from_secs(40);
+
+/// One container was created, recreated or started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpEvent {
+    /// Its host.
+    pub host: HostName,
+    /// Create, modify (made anew) or start.
+    pub action: Action,
+    /// Why, in words: `does not exist`, `image changed`.
+    pub why: String,
+    /// How long it took in milliseconds.
+    pub millis: u64,
+}
+
+/// What [`Engine::up`] did.
+#[derive(Debug, Default)]
+#[must_use = "failures of single hosts are in here"]
+pub struct UpReport {
+    /// Hosts whose container did not exist before and was created. When a run cannot go on, these are to be removed with
+    /// [`Engine::remove`]; containers that were there before are not.
+    pub created: Vec<HostName>,
+    /// Hosts whose container was made anew; named volumes were kept.
+    pub recreated: Vec<HostName>,
+    /// Hosts whose stopped container was started.
+    pub started: Vec<HostName>,
+    /// Hosts that failed, each with its reason. What was made for them is removed again, and a container that was to be
+    /// replaced is back and as it was.
+    pub failed: Vec<(HostName, LabError)>,
+}
+
+impl UpReport {
+    /// The first failure as an error, for who needs all or nothing.
+    pub fn into_result(mut self) -> Result<Self, LabError> {
+        if self.failed.is_empty() { Ok(self) } else { Err(self.failed.swap_remove(0).1) }
+    }
+}
+
+impl Engine {
+    /// Makes the containers of these hosts run as the inventory wants them: missing ones are created with their keys in
+    /// place, stopped ones started, different ones made anew (named volumes stay). Hosts that are no containers are passed
+    /// over. `on_event` is called as each one is done, at most four being worked on at once.
+    ///
+    /// Errors before anything is touched are those of [`Engine::inspect`]; a failure of one host does not stop the others and
+    /// is in the report. Running means that the container started, not that its SSH answers yet.
+    pub async fn up(
+        &self,
+        inventory: &Inventory,
+        hosts: &[HostName],
+        keyring: &Keyring,
+        on_event: impl Fn(UpEvent) + Send + Sync,
+    ) -> Result<UpReport, LabError> {
+        let wanted = self.wanted(inventory, hosts).await?;
+        let sights = self.sights(&wanted, keyring).await?;
+        let work: Vec<(&Wanted<'_>, Sight)> =
+            wanted.iter().zip(sights).filter(|(_, sight)| sight.state != State::Running).collect();
+        let mut report = UpReport::default();
+        if work.is_empty() {
+            return Ok(report);
+        }
+        let subjects: Vec<Subject<'_>> = work.iter().map(|(wanted, _)| wanted.subject).collect();
+        self.ensure_surroundings(&inventory.lab.name, &subjects).await?;
+        let mut results = stream::iter(&work)
+            .map(|(wanted, sight)| async move {
+                let begin = Instant::now();
+                let result = self.bring_up(wanted, sight, keyring).await;
+                (sight, result, u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX))
+            })
+            .buffer_unordered(AT_ONCE);
+        while let Some((sight, result, millis)) = results.next().await {
+            let host = sight.host.clone();
+            match (result, sight.needs()) {
+                (Err(error), _) => report.failed.push((host, error)),
+                (Ok(()), Some((action, why))) => {
+                    match action {
+                        Action::Create => report.created.push(host.clone()),
+                        Action::Modify => report.recreated.push(host.clone()),
+                        _ => report.started.push(host.clone()),
+                    }
+                    on_event(UpEvent { host, action, why, millis });
+                }
+                (Ok(()), None) => {}
+            }
+        }
+        Ok(report)
+    }
+
+    async fn bring_up(&self, wanted: &Wanted<'_>, sight: &Sight, keyring: &Keyring) -> Result<(), LabError> {
+        match (&sight.state, &sight.id) {
+            (State::Running, _) => Ok(()),
+            (State::Stopped, Some(id)) => self.resume(&wanted.subject, id).await,
+            (State::Different { .. }, Some(id)) => self.replace(&wanted.subject, &wanted.spec(keyring)?, id).await,
+            _ => self.make(&wanted.subject, &wanted.spec(keyring)?).await,
+        }
+    }
+
+    /// Creates, places the keys, starts. What was created is removed again when a later part fails.
+    async fn make(&self, subject: &Subject<'_>, spec: &Spec) -> Result<(), LabError> {
+        let id = self.create(subject, spec).await?;
+        let made = async {
+            self.place_keys(subject, spec, &id).await?;
+            self.start_container(subject, &id).await
+        };
+        if let Err(error) = made.await {
+            if let Err(more) = self.remove_container(&id).await {
+                tracing::warn!(host = %subject.host, %more, "a half-made container could not be removed");
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Makes a container anew. The old one steps aside until its successor runs, and comes back if that fails.
+    async fn replace(&self, subject: &Subject<'_>, spec: &Spec, old: &str) -> Result<(), LabError> {
+        let (name, aside) = (names::container(subject.lab, subject.host), names::replaced(subject.lab, subject.host));
+        self.remove_leftover(subject).await?;
+        let ran = self.inspected(old).await?.is_some_and(|found| found.state.running);
+        self.stop_container(&name, old).await?;
+        self.rename(old, &aside).await?;
+        match self.make(subject, spec).await {
+            Ok(()) => self.remove_container(old).await,
+            Err(error) => {
+                self.rename(old, &name).await?;
+                if ran {
+                    self.start_container(subject, old).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A predecessor that an earlier run, ended in the middle, left aside.
+    async fn remove_leftover(&self, subject: &Subject<'_>) -> Result<(), LabError> {
+        let aside = names::replaced(subject.lab, subject.host);
+        match self.inspected(&aside).await? {
+            Some(found) if super::sight::is_ours(&found.config.labels, subject.lab, subject.host) => {
+                self.remove_container(&found.id).await
+            }
+            Some(_) => Err(LabError::ForeignContainer { name: aside, owner: "was not made by ovs-cuisine".to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    async fn resume(&self, subject: &Subject<'_>, id: &str) -> Result<(), LabError> {
+        let is_paused = self.inspected(id).await?.is_some_and(|found| found.state.status == "paused");
+        if is_paused {
+            let action = format!("resume container `{}`", names::container(subject.lab, subject.host));
+            return self.call(&action, CHANGE, self.docker().unpause_container(id)).await;
+        }
+        self.start_container(subject, id).await
+    }
+
+    async fn create(&self, subject: &Subject<'_>, spec: &Spec) -> Result<String, LabError> {
+        let name = names::container(subject.lab, subject.host);
+        let options = CreateContainerOptionsBuilder::new().name(&name).build();
+        let call = self.docker().create_container(Some(options), spec.body.clone());
+        let created = self.call(&format!("create container `{name}`"), CHANGE, call).await?;
+        for warning in created.warnings {
+            tracing::warn!(host = %spec.host, %warning, "docker warns about the container");
+        }
+        Ok(created.id)
+    }
+
+    async fn place_keys(&self, subject: &Subject<'_>, spec: &Spec, id: &str) -> Result<(), LabError> {
+        let name = names::container(subject.lab, subject.host);
+        let account = self.account(subject, id, &name).await?;
+        let archive = spec
+            .keys
+            .archive(&account)
+            .map_err(|error| LabError::Keys { host: spec.host.clone(), source: Box::new(error) })?;
+        let options = UploadToContainerOptionsBuilder::new().path("/").build();
+        let call = self.docker().upload_to_container(id, Some(options), body_full(archive));
+        self.call(&format!("place keys in container `{name}`"), CHANGE, call).await
+    }
+
+    /// The login account. Root is the same everywhere; others are looked up in the container's own `passwd`.
+    async fn account(&self, subject: &Subject<'_>, id: &str, name: &str) -> Result<Account, LabError> {
+        let user = &subject.container.user;
+        if user == "root" {
+            return Ok(Account::root());
+        }
+        let options = DownloadFromContainerOptionsBuilder::new().path("/etc/passwd").build();
+        let download = self.docker().download_from_container(id, Some(options)).try_fold(
+            BytesMut::new(),
+            |mut archive, piece| async move {
+                archive.extend_from_slice(&piece);
+                Ok(archive)
+            },
+        );
+        let archive = self.call(&format!("read `/etc/passwd` of container `{name}`"), CHANGE, download).await?;
+        first_file(&archive).and_then(|passwd| Account::find(user, &passwd)).ok_or_else(|| LabError::UserMissing {
+            host: subject.host.clone(),
+            user: user.clone(),
+            image: subject.container.image.clone(),
+        })
+    }
+
+    async fn start_container(&self, subject: &Subject<'_>, id: &str) -> Result<(), LabError> {
+        let action = format!("start container `{}`", names::container(subject.lab, subject.host));
+        let call = self.docker().start_container(id, None::<StartContainerOptions>);
+        match self.call(&action, CHANGE, call).await {
+            Err(error) => Err(port_conflict(subject, &error).unwrap_or(error)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    pub(super) async fn stop_container(&self, name: &str, id: &str) -> Result<(), LabError> {
+        let options = StopContainerOptionsBuilder::new().t(GRACE).build();
+        let call = self.docker().stop_container(id, Some(options));
+        match self.call(&format!("stop container `{name}`"), STOP, call).await {
+            Err(error) if error.is_missing() => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn rename(&self, id: &str, name: &str) -> Result<(), LabError> {
+        let options = RenameContainerOptionsBuilder::new().name(name).build();
+        self.call(&format!("rename a container to `{name}`"), CHANGE, self.docker().rename_container(id, options)).await
+    }
+
+    /// Removes a container with its unnamed volumes, running or not. One that is gone already is no error.
+    pub(super) async fn remove_container(&self, id: &str) -> Result<(), LabError> {
+        let options: RemoveContainerOptions = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        let call = self.docker().remove_container(id, Some(options));
+        match self.call(&format!("remove container `{id}`"), CHANGE, call).await {
+            // 409: another call is removing it just now.
+            Err(error) if error.is_missing() || error.status() == Some(409) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// The engine tells of a taken port in prose, in two ways: "Bind for 127.0.0.1:80 failed: port is already allocated" when
+/// another container has it, "listen tcp4 127.0.0.1:80: bind: address already in use" when a process has it.
+fn port_conflict(subject: &Subject<'_>, error: &LabError) -> Option<LabError> {
+    let LabError::Api { source, .. } = error else { return None };
+    if !source.message.contains("already allocated") && !source.message.contains("already in use") {
+        return None;
+    }
+    let body = subject.payload().ok()?;
+    let ports = body.host_config?.port_bindings?;
+    ports.into_values().flatten().flatten().find_map(|PortBinding { host_ip, host_port }| {
+        let (address, port) = (host_ip.unwrap_or_default(), host_port.filter(|port| !port.is_empty())?);
+        let ends = |text: &str| source.message.contains(&format!(":{port}{text}"));
+        (ends(":") || ends(" ")).then(|| LabError::PortInUse { host: subject.host.clone(), address, port })
+    })
+}
