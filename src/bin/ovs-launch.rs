@@ -1,3 +1,7 @@
-//! Runs one service from its etcd link: `ovs-launch etcd://user:password@host:2379/prefix` or `ovs-launch @FILE`.
+//! Runs one service from its etcd link: `ovs-launch etcd://user:password@host:2379/node` or `ovs-launch @FILE`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ovs_cuisine::launch::main(std::env::args_os().skip(1))
+}
