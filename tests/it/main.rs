@@ -3,7 +3,9 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stderr,
-    reason = "a test may stop at the first surprise, and clippy's own exception covers only the test functions themselves"
+    clippy::too_many_lines,
+    reason = "a test may stop at the first surprise (clippy's own exception covers only the test functions themselves) and \
+              tell its story at length"
 )]
 
 mod config;

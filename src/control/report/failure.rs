@@ -30,12 +30,14 @@ pub fn problem_text(problem: &Problem) -> String {
 }
 
 /// A step that failed: `who` names hosts, `what` the step and its component.
-pub(super) fn step_failure_text(who: &str, what: &str, failure: &OpFailure, source: &Source) -> String {
+pub(super) fn step_failure_text(who: &str, what: &str, failure: &OpFailure, source: Option<&Source>) -> String {
     let mut text = String::new();
     part(&mut text, "error", &format!("{who}: {what} failed"), true);
     part(&mut text, "because", &failure.message, false);
     tail(&mut text, &failure.output_tail);
-    part(&mut text, "at", &source.to_string(), false);
+    if let Some(source) = source {
+        part(&mut text, "at", &source.to_string(), false);
+    }
     hint(&mut text, failure.hint.as_deref());
     text
 }

@@ -48,7 +48,11 @@ impl<S: Screen> HumanReporter<S> {
     fn prefixed(&self, host: Option<&HostName>, text: &str) -> String {
         let width = self.ledger.width;
         match host {
-            Some(host) => format!("{} {text}\n", paint(DIM, &format!("{host:<width$} |"))),
+            Some(host) => format!(
+                "{}{}{text}\n",
+                paint(DIM, &format!("{host:<width$} |")),
+                if text.is_empty() { "" } else { " " }
+            ),
             None => format!("{text}\n"),
         }
     }
@@ -96,7 +100,7 @@ impl<S: Screen> HumanReporter<S> {
             }
             _ => return false,
         };
-        self.screen.result(&format!("{}\n{text}", paint(BOLD, &header)));
+        self.screen.result(&format!("{}\n{text}\n", paint(BOLD, &header)));
         true
     }
 
@@ -106,8 +110,9 @@ impl<S: Screen> HumanReporter<S> {
             let text = self.ledger.plan_text();
             self.screen.result(&text);
         }
-        for failure in self.ledger.failures_text() {
-            self.screen.progress(&failure);
+        let failures = self.ledger.failures_text();
+        if !failures.is_empty() {
+            self.screen.progress(&format!("\n{}\n", failures.join("\n")));
         }
         let counts = summary::counts(summary, self.ledger.unknown);
         match summary.kind {

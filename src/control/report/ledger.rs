@@ -49,7 +49,7 @@ struct Failure {
 
 #[derive(Debug, PartialEq)]
 enum Cause {
-    Step { what: String, failure: OpFailure, source: Source },
+    Step { what: String, failure: OpFailure, source: Option<Source> },
     Problem { what: Option<String>, problem: Problem },
 }
 
@@ -123,11 +123,15 @@ impl Ledger {
     ) {
         if let Outcome::Failed(failure) = outcome {
             let mut failure = failure.clone();
+            let mut what = clean(title).into_owned();
+            let mut source = Some(source.clone());
             if self.kind == RunKind::Exec {
                 failure.output_tail.clear(); // It was shown as it came.
+                source = None; // The command line is not a place to look up.
+            } else {
+                let _ = write!(what, " of {component}");
             }
-            let what = format!("{} of {component}", clean(title));
-            self.fail(Some(host), Cause::Step { what, failure, source: source.clone() });
+            self.fail(Some(host), Cause::Step { what, failure, source });
         }
         if self.kind == RunKind::Plan
             && let Some(text) = step_text(title, source, outcome, diff, self.verbosity)
@@ -149,7 +153,7 @@ impl Ledger {
         }
     }
 
-    /// Everything that would change, by component and host.
+    /// Everything that would change, by component and host, a blank line after each part.
     pub(super) fn plan_text(&mut self) -> String {
         // Stable: the steps of one component on one host stay in their order.
         self.blocks.sort_by_key(|(place, _)| *place);
@@ -157,10 +161,14 @@ impl Ledger {
         let mut header = "";
         for (_, block) in &self.blocks {
             if block.header != header {
-                let _ = writeln!(text, "{}", paint(BOLD, &block.header));
+                let blank = if text.is_empty() { "" } else { "\n" };
+                let _ = writeln!(text, "{blank}{}", paint(BOLD, &block.header));
                 header = &block.header;
             }
             text.push_str(&block.text);
+        }
+        if !text.is_empty() {
+            text.push('\n');
         }
         text
     }
@@ -174,7 +182,7 @@ impl Ledger {
 fn failure_text(failure: &Failure) -> String {
     let who = who(&failure.hosts);
     match &failure.cause {
-        Cause::Step { what, failure, source } => step_failure_text(&who, what, failure, source),
+        Cause::Step { what, failure, source } => step_failure_text(&who, what, failure, source.as_ref()),
         Cause::Problem { what, problem } => {
             let subject = match (what, who.is_empty()) {
                 (Some(what), true) => what.clone(),

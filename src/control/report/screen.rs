@@ -134,3 +134,135 @@ impl Screen for DrawnScreen {
         self.inner.finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use indicatif::TermLike;
+
+    use super::*;
+
+    /// A terminal that keeps whole lines above the cursor and the lines that are redrawn below.
+    #[derive(Debug, Clone, Default)]
+    struct Terminal(Arc<Mutex<Grid>>);
+
+    #[derive(Debug, Default)]
+    struct Grid {
+        lines: Vec<String>,
+        row: usize,
+    }
+
+    const WIDTH: u16 = 24;
+
+    impl Grid {
+        fn line(&mut self) -> &mut String {
+            if self.lines.len() <= self.row {
+                self.lines.resize(self.row + 1, String::new());
+            }
+            &mut self.lines[self.row]
+        }
+
+        fn put(&mut self, text: &str) {
+            for c in text.chars() {
+                // Like a real one: a full line wraps when the next character comes.
+                if c == '\n' || self.line().chars().count() == usize::from(WIDTH) {
+                    self.row += 1;
+                }
+                if c != '\n' {
+                    self.line().push(c);
+                }
+            }
+        }
+    }
+
+    impl Terminal {
+        fn shows(&self) -> String {
+            let lines: Vec<String> =
+                self.0.lock().unwrap().lines.iter().map(|line| line.trim_end().to_owned()).collect();
+            lines.join("\n").trim_end().to_owned()
+        }
+    }
+
+    impl TermLike for Terminal {
+        fn width(&self) -> u16 {
+            WIDTH
+        }
+
+        fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+            let mut grid = self.0.lock().unwrap();
+            grid.row = grid.row.saturating_sub(n);
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+            self.0.lock().unwrap().row += n;
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().put(&format!("{text}\n"));
+            Ok(())
+        }
+
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().unwrap().put(text);
+            Ok(())
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            self.0.lock().unwrap().line().clear();
+            Ok(())
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Write for Terminal {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().put(&String::from_utf8_lossy(bytes));
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_go_above_the_status_and_the_status_goes_away() {
+        let terminal = Terminal::default();
+        let sinks = Sinks {
+            results: Box::new(terminal.clone()),
+            progress: Box::new(terminal.clone()),
+            results_color: false,
+            progress_color: false,
+            terminal: true,
+        };
+        let target = ProgressDrawTarget::term_like_with_hz(Box::new(terminal.clone()), 255);
+        let mut screen = DrawnScreen::new(sinks, target);
+        let draw = |screen: &mut DrawnScreen, lines: &[&str]| {
+            let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+            screen.status(&lines);
+            screen.bars.iter().for_each(ProgressBar::force_draw);
+        };
+        draw(&mut screen, &["node-1 connecting", "Deploying demo, which is a long line"]);
+        assert_eq!(terminal.shows(), "node-1 connecting\nDeploying demo, which is");
+        screen.progress("etcd | done\n");
+        screen.result("a result\n");
+        draw(&mut screen, &["Deploying demo"]);
+        assert_eq!(terminal.shows(), "etcd | done\na result\nDeploying demo");
+        screen.finish().unwrap();
+        assert_eq!(terminal.shows(), "etcd | done\na result");
+    }
+}
