@@ -1,1 +1,25 @@
-//! (room not yet furnished)
+//! Runs: from an inventory to hosts in their recipes' state. Knows every room above it and the order of things; shows
+//! nothing itself but sends [`RunEvent`](super::event::RunEvent)s.
+
+mod component;
+mod containers;
+mod error;
+mod events;
+mod fleet;
+mod graph;
+mod ledger;
+mod run;
+mod session;
+mod sources;
+mod store;
+mod surroundings;
+mod target;
+
+pub use containers::{Down, down, ps, up};
+pub use error::{DriveError, HostError};
+pub use events::Events;
+pub use fleet::Fleet;
+pub use run::{AdHoc, Request, Work, run};
+pub use session::{HostSession, PlanEnd};
+pub use store::{StoreHandle, read_only_store};
+pub use target::{open_keyring, target_of};

@@ -1,0 +1,318 @@
+//! One component from evaluation to health: keys first, then its hosts, then its probes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Instant,
+};
+
+use futures::future::join_all;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    HostError, HostSession,
+    error::{chain, problem},
+    ledger::{elapsed, worst},
+    run::Crew,
+};
+use crate::{
+    control::{
+        event::{HostPhase, Problem, RunEvent, Status, StepProgress},
+        inventory::{Component, FailurePolicy},
+        recipe::Evaluation,
+    },
+    plan::{HostName, Outcome, Plan, Tally},
+    wire::{Mode, StepEvent, StepReport, Stream},
+};
+
+/// What evaluation gave for one host of a component.
+pub(super) enum Evaluated {
+    /// A plan for a host that answers.
+    Ready(Arc<HostSession>, Box<Evaluation>),
+    /// Plan mode: the host does not exist yet.
+    Absent,
+    /// The host or the recipe failed, or the host is out of the run.
+    Out(Status),
+}
+
+/// Brings one component to its recipe's state, or in check mode says how it differs.
+pub(super) async fn run_component(crew: Arc<Crew>, component: Arc<Component>) -> Status {
+    let started = Instant::now();
+    let hosts = crew.hosts_of(&component);
+    crew.events
+        .send(RunEvent::ComponentStarted { component: component.name.clone(), hosts: hosts.clone() })
+        .await;
+    let (status, healthy) = Box::pin(run_parts(&crew, &component, &hosts)).await;
+    let millis = elapsed(started);
+    crew.ledger.component(&component.name, status, healthy, millis);
+    crew.events.send(RunEvent::ComponentFinished { component: component.name.clone(), status, millis }).await;
+    status
+}
+
+async fn run_parts(crew: &Arc<Crew>, component: &Arc<Component>, hosts: &[HostName]) -> (Status, Option<bool>) {
+    let evaluations = evaluate_all(crew, component, hosts).await;
+    let is_store = crew.is_store(component);
+    // A store cannot hold keys before it runs; everything else has its keys before its hosts are touched.
+    let mut keys = Status::Unchanged;
+    if !is_store {
+        keys = crew.configure(component, &evaluations).await;
+        if keys >= Status::NotAttempted {
+            return (keys, None);
+        }
+    }
+    let mut statuses = HashMap::new();
+    let mut healthy = None;
+    for (host, end) in apply_all(crew, component, evaluations).await {
+        if let Some(host_healthy) = end.healthy {
+            healthy = Some(healthy.unwrap_or(true) && host_healthy);
+        }
+        statuses.insert(host, end.status);
+    }
+    let status = worst(&statuses);
+    if is_store && status < Status::NotAttempted {
+        keys = crew.open_store(component).await;
+    }
+    (status.max(keys), healthy)
+}
+
+async fn evaluate_all(
+    crew: &Arc<Crew>,
+    component: &Arc<Component>,
+    hosts: &[HostName],
+) -> BTreeMap<HostName, Evaluated> {
+    let evaluations = hosts.iter().map(|host| async move { (host.clone(), evaluate(crew, component, host).await) });
+    join_all(evaluations).await.into_iter().collect()
+}
+
+async fn evaluate(crew: &Arc<Crew>, component: &Arc<Component>, host: &HostName) -> Evaluated {
+    if let Some(why) = crew.absent(host) {
+        let why = format!("the host does not exist yet ({why})");
+        let (component, host_name) = (component.name.clone(), host.clone());
+        crew.events.send(RunEvent::ComponentUnknown { component, host: host_name, why }).await;
+        crew.ledger.unknown(host);
+        return Evaluated::Absent;
+    }
+    if crew.is_benched(host) {
+        return Evaluated::Out(Status::NotAttempted);
+    }
+    let session = match crew.fleet.session(host).await {
+        Ok(session) => session,
+        Err(error) => {
+            let status = crew.host_lost(component, host, &error);
+            return Evaluated::Out(status);
+        }
+    };
+    match crew.evaluate(component, host, &session).await {
+        Ok(evaluation) => Evaluated::Ready(session, Box::new(evaluation)),
+        Err(failure) => {
+            crew.component_failed(component, Some(host), failure).await;
+            Evaluated::Out(Status::Failed)
+        }
+    }
+}
+
+/// How a component ended on one host.
+struct HostEnd {
+    status: Status,
+    healthy: Option<bool>,
+}
+
+impl HostEnd {
+    fn of(status: Status) -> Self {
+        Self { status, healthy: None }
+    }
+}
+
+async fn apply_all(
+    crew: &Arc<Crew>,
+    component: &Arc<Component>,
+    evaluations: BTreeMap<HostName, Evaluated>,
+) -> Vec<(HostName, HostEnd)> {
+    let at_once = component.serial.map_or(Semaphore::MAX_PERMITS, |serial| serial.max(1) as usize);
+    let turns = Semaphore::new(at_once);
+    // A rolling change stops at the first host that fails: the rest still serve.
+    let stop = CancellationToken::new();
+    let stops_rest = component.serial.is_some() || component.on_failure == FailurePolicy::StopAll;
+    let work = evaluations.into_iter().map(|(host, evaluated)| {
+        let (turns, stop) = (&turns, &stop);
+        async move {
+            let _turn = turns.acquire().await;
+            let end = match evaluated {
+                Evaluated::Out(status) => HostEnd::of(status),
+                Evaluated::Absent => HostEnd::of(Status::Unknown),
+                Evaluated::Ready(..) if stop.is_cancelled() || crew.cancel.is_cancelled() => {
+                    HostEnd::of(Status::NotAttempted)
+                }
+                Evaluated::Ready(session, evaluation) => {
+                    apply(crew, component, &host, &session, evaluation.plan).await
+                }
+            };
+            if stops_rest && end.status >= Status::NotAttempted {
+                stop.cancel();
+            }
+            (host, end)
+        }
+    });
+    join_all(work).await
+}
+
+async fn apply(
+    crew: &Arc<Crew>,
+    component: &Arc<Component>,
+    host: &HostName,
+    session: &Arc<HostSession>,
+    plan: Plan,
+) -> HostEnd {
+    let steps = u32::try_from(plan.steps.len()).unwrap_or(u32::MAX);
+    crew.events
+        .send(RunEvent::Planned { component: component.name.clone(), host: host.clone(), steps })
+        .await;
+    let status = run_steps(crew, component, host, session, plan, crew.mode).await;
+    if status >= Status::NotAttempted || crew.mode == Mode::Check {
+        return HostEnd::of(status);
+    }
+    match probe(crew, component, host, session).await {
+        None => HostEnd::of(status),
+        Some(true) => HostEnd { status, healthy: Some(true) },
+        Some(false) => HostEnd { status: crew.bench(component, host, Status::Failed), healthy: Some(false) },
+    }
+}
+
+/// Runs the health probes; none when the recipe has none.
+async fn probe(
+    crew: &Arc<Crew>,
+    component: &Arc<Component>,
+    host: &HostName,
+    session: &Arc<HostSession>,
+) -> Option<bool> {
+    let plan = match crew.evaluate_health(component, host, session).await {
+        Ok(plan) => plan?,
+        Err(failure) => {
+            crew.component_failed(component, Some(host), failure).await;
+            return Some(false);
+        }
+    };
+    let probes = u32::try_from(plan.steps.len()).unwrap_or(u32::MAX);
+    let status = run_steps(crew, component, host, session, plan, Mode::Apply).await;
+    let healthy = status < Status::NotAttempted;
+    let (component, host) = (component.name.clone(), host.clone());
+    crew.events.send(RunEvent::Health { component, host, healthy, probes }).await;
+    Some(healthy)
+}
+
+async fn run_steps(
+    crew: &Arc<Crew>,
+    component: &Arc<Component>,
+    host: &HostName,
+    session: &Arc<HostSession>,
+    plan: Plan,
+    mode: Mode,
+) -> Status {
+    let _permit = crew.permits.acquire().await;
+    let titles = plan.clone();
+    let show = async |reports: Vec<StepReport>| {
+        for report in reports {
+            forward(crew, component, host, &titles, report).await;
+        }
+    };
+    let end = session.run_plan(plan, mode, &crew.sources, &crew.cancel, show).await;
+    crew.ledger.messages(host, session.messages());
+    match end {
+        Ok(end) if end.cancelled => crew.bench(component, host, Status::Interrupted),
+        Ok(end) if end.tally.failed > 0 && end.tally.not_attempted > 0 => {
+            crew.bench(component, host, Status::Failed)
+        }
+        Ok(end) if end.tally.failed > 0 && !only_ignored_failed(&titles, &end.tally) => {
+            crew.bench(component, host, Status::Failed)
+        }
+        Ok(end) => calm(&end.tally),
+        Err(error) => {
+            let shown = problem(&error, error.hint());
+            let phase = HostPhase::Lost { problem: shown };
+            crew.events.send(RunEvent::Host { host: host.clone(), phase }).await;
+            crew.host_lost(component, host, &error)
+        }
+    }
+}
+
+/// Whether failed steps were all of those that may fail.
+fn only_ignored_failed(plan: &Plan, tally: &Tally) -> bool {
+    let may_fail = plan.steps.iter().filter(|step| step.ignore_errors).count();
+    // The last step of a plan leaves nothing that was not attempted, so the count alone cannot tell; a plan without
+    // steps that may fail can.
+    may_fail > 0 && usize::try_from(tally.failed).is_ok_and(|failed| failed <= may_fail)
+}
+
+fn calm(tally: &Tally) -> Status {
+    if tally.changed > 0 {
+        Status::Changed
+    } else if tally.unknown > 0 {
+        Status::Unknown
+    } else {
+        Status::Unchanged
+    }
+}
+
+async fn forward(
+    crew: &Arc<Crew>,
+    component: &Arc<Component>,
+    host: &HostName,
+    plan: &Plan,
+    StepReport { step, event }: StepReport,
+) {
+    // A helper that names a step that the plan does not have is not believed.
+    let Some(definition) = plan.steps.get(step.0 as usize) else { return };
+    let progress = match event {
+        StepEvent::Started => StepProgress::Started,
+        StepEvent::Output { .. } if definition.sensitive => return,
+        StepEvent::Output { stream, line } => StepProgress::Output { stderr: stream == Stream::Stderr, line },
+        StepEvent::Finished { outcome, diff, micros } => {
+            crew.ledger.step(host, &outcome);
+            StepProgress::Finished { outcome, diff, micros }
+        }
+    };
+    let event = RunEvent::Step {
+        component: component.name.clone(),
+        host: host.clone(),
+        step,
+        title: definition.title(),
+        source: definition.source.clone(),
+        progress,
+    };
+    crew.events.send(event).await;
+}
+
+impl Crew {
+    /// Notes that a host fell out, and how.
+    pub(super) fn host_lost(&self, component: &Component, host: &HostName, error: &HostError) -> Status {
+        tracing::debug!(%host, "lost: {}", chain(error));
+        let status = if self.cancel.is_cancelled() { Status::Interrupted } else { Status::Unreachable };
+        self.bench(component, host, status)
+    }
+
+    /// Notes that a host ended badly in a component; it gets nothing more unless the policy says so.
+    pub(super) fn bench(&self, component: &Component, host: &HostName, status: Status) -> Status {
+        self.ledger.host_failed(host, status);
+        if component.on_failure != FailurePolicy::Continue {
+            self.put_on_bench(host);
+        }
+        status
+    }
+
+    /// Says what failed outside a step.
+    pub(super) async fn component_failed(&self, component: &Component, host: Option<&HostName>, problem: Problem) {
+        if let Some(host) = host {
+            self.bench(component, host, Status::Failed);
+        }
+        let event =
+            RunEvent::ComponentFailed { component: component.name.clone(), host: host.cloned(), problem };
+        self.events.send(event).await;
+    }
+}
+
+/// Whether an outcome counts as a change.
+#[cfg(test)]
+pub(super) fn is_change(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Changed | Outcome::WouldChange)
+}

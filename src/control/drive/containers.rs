@@ -1,0 +1,143 @@
+//! The containers of a lab: started when missing, compared in plan, removed by `down`.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{DriveError, Events, Fleet, HostError, ledger::elapsed};
+use crate::{
+    control::{
+        event::RunEvent,
+        inventory::{Access, Inventory},
+        lab::{ContainerStatus, UpEvent},
+        link::Keyring,
+    },
+    plan::{Action, HostName},
+};
+
+/// What of a lab is taken down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Down {
+    /// Which hosts' containers.
+    pub hosts: Vec<HostName>,
+    /// Also the named volumes: their data is lost.
+    pub volumes: bool,
+}
+
+/// What became of the containers of a run's hosts.
+#[derive(Debug, Default)]
+pub(super) struct ContainerReport {
+    /// Containers that were (or would be) changed.
+    pub(super) changed: u32,
+    /// Hosts that do not exist yet, and why: only in plan.
+    pub(super) absent: Vec<(HostName, String)>,
+    /// Containers that this run created; removed again when they never let us in.
+    pub(super) created: Vec<HostName>,
+}
+
+/// Hosts among these that are containers.
+pub(super) fn container_hosts(inventory: &Inventory, hosts: &[HostName]) -> Vec<HostName> {
+    let is_container = |host: &&HostName| {
+        inventory.hosts.get(*host).is_some_and(|host| matches!(host.access, Access::Container(_)))
+    };
+    hosts.iter().filter(is_container).cloned().collect()
+}
+
+/// Compares the containers with the inventory and writes nothing.
+pub(super) async fn compare(
+    fleet: &Fleet,
+    inventory: &Inventory,
+    keyring: &Keyring,
+    hosts: &[HostName],
+    events: &Events,
+) -> Result<ContainerReport, DriveError> {
+    let hosts = container_hosts(inventory, hosts);
+    let mut report = ContainerReport::default();
+    if hosts.is_empty() {
+        return Ok(report);
+    }
+    for sight in fleet.engine().await?.inspect(inventory, &hosts, keyring).await? {
+        let Some((action, why)) = sight.change() else { continue };
+        report.changed += 1;
+        report.absent.push((sight.host.clone(), why.clone()));
+        events.send(RunEvent::Container { host: sight.host, action, why, done: false, millis: 0 }).await;
+    }
+    Ok(report)
+}
+
+/// Starts what is missing and recreates what differs.
+pub async fn up(
+    fleet: &Fleet,
+    inventory: &Inventory,
+    keyring: &Keyring,
+    hosts: &[HostName],
+    events: &Events,
+) -> Result<u32, DriveError> {
+    Ok(ensure(fleet, inventory, keyring, hosts, events).await?.changed)
+}
+
+pub(super) async fn ensure(
+    fleet: &Fleet,
+    inventory: &Inventory,
+    keyring: &Keyring,
+    hosts: &[HostName],
+    events: &Events,
+) -> Result<ContainerReport, DriveError> {
+    let hosts = container_hosts(inventory, hosts);
+    let mut report = ContainerReport::default();
+    if hosts.is_empty() {
+        return Ok(report);
+    }
+    let engine = fleet.engine().await?;
+    let on_event = |event: UpEvent| {
+        let UpEvent { host, action, why, millis } = event;
+        events.hint(RunEvent::Container { host, action, why, done: true, millis });
+    };
+    let done = engine.up(inventory, &hosts, keyring, on_event).await?;
+    for host in done.changed() {
+        fleet.expect_start(host);
+        report.changed += 1;
+    }
+    report.created = done.created;
+    Ok(report)
+}
+
+/// Removes the containers that this run created and that never let us in, so that a failed start leaves nothing.
+pub(super) async fn remove_created(
+    fleet: &Fleet,
+    inventory: &Inventory,
+    created: &[HostName],
+    events: &Events,
+) -> Result<(), DriveError> {
+    for host in created {
+        if let Err(error) = fleet.session(host).await {
+            // Only what could not be reached: a container that let us in and failed later is worth looking at.
+            if matches!(*error, HostError::Link(_)) {
+                let started = Instant::now();
+                fleet.engine().await?.remove(&inventory.lab.name, host).await?;
+                let why = "created by this run and never reachable".to_owned();
+                let millis = elapsed(started);
+                let event =
+                    RunEvent::Container { host: host.clone(), action: Action::Remove, why, done: true, millis };
+                events.send(event).await;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes containers, and volumes when asked; gives the number of containers removed.
+pub async fn down(fleet: &Fleet, inventory: &Inventory, down: &Down, events: &Events) -> Result<u32, DriveError> {
+    let engine = fleet.engine().await?;
+    let on_event = |event: UpEvent| {
+        let UpEvent { host, action, why, millis } = event;
+        events.hint(RunEvent::Container { host, action, why, done: true, millis });
+    };
+    Ok(engine.down(inventory, &down.hosts, down.volumes, on_event).await?)
+}
+
+/// The containers of a lab as the engine sees them.
+pub async fn ps(fleet: &Arc<Fleet>, inventory: &Inventory) -> Result<Vec<ContainerStatus>, DriveError> {
+    if container_hosts(inventory, &inventory.hosts.keys().cloned().collect::<Vec<_>>()).is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(fleet.engine().await?.ps(inventory).await?)
+}

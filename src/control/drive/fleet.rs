@@ -1,0 +1,155 @@
+//! All hosts of a run: each is connected to at most once, when first needed, and a dead one stops no other.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{OnceCell, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::{DriveError, Events, HostError, HostSession, error::problem, target::target_of};
+use crate::{
+    control::{
+        event::{HostPhase, RunEvent},
+        inventory::{Access, Inventory},
+        lab::Engine,
+        link::Keyring,
+    },
+    plan::HostName,
+};
+
+/// How long a container that was just started may take until it lets us in.
+const READY_DEADLINE: Duration = Duration::from_secs(30);
+/// Hosts that are connected to or worked on at once, unless `-j` says otherwise.
+pub(super) const DEFAULT_JOBS: usize = 32;
+
+type Connection = Result<Arc<HostSession>, Arc<HostError>>;
+
+/// All hosts of a run.
+pub struct Fleet {
+    inventory: Arc<Inventory>,
+    keyring: Arc<Keyring>,
+    engine: OnceCell<Arc<Engine>>,
+    connections: HashMap<HostName, OnceCell<Connection>>,
+    fresh: Mutex<HashSet<HostName>>,
+    permits: Semaphore,
+    events: Events,
+    owner: String,
+    cancel: CancellationToken,
+}
+
+impl Fleet {
+    /// A fleet that is not connected to anything yet. At most `jobs` hosts are connected to at once.
+    pub fn new(
+        inventory: Arc<Inventory>,
+        keyring: Arc<Keyring>,
+        events: Events,
+        jobs: Option<usize>,
+        cancel: CancellationToken,
+    ) -> Self {
+        let connections = inventory.hosts.keys().map(|host| (host.clone(), OnceCell::new())).collect();
+        Self {
+            inventory,
+            keyring,
+            engine: OnceCell::new(),
+            connections,
+            fresh: Mutex::default(),
+            permits: Semaphore::new(jobs.unwrap_or(DEFAULT_JOBS).max(1)),
+            events,
+            owner: owner(),
+            cancel,
+        }
+    }
+
+    /// The engine that the lab's containers run on.
+    pub async fn engine(&self) -> Result<&Arc<Engine>, DriveError> {
+        let connect = || async { Ok(Arc::new(Engine::connect(&self.inventory.lab.engine).await?)) };
+        self.engine.get_or_try_init(connect).await
+    }
+
+    /// Says that a container was just started: its sshd may need a moment.
+    pub(super) fn expect_start(&self, host: &HostName) {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone());
+    }
+
+    /// The session of a host; connects when this is the first call for it. A failure stays a failure for the run.
+    pub async fn session(&self, host: &HostName) -> Connection {
+        let Some(cell) = self.connections.get(host) else { return Err(Arc::new(HostError::NoContainer)) };
+        cell.get_or_init(|| self.connect(host)).await.clone()
+    }
+
+    /// Sessions that are open now.
+    pub fn open_sessions(&self) -> Vec<(HostName, Arc<HostSession>)> {
+        let open = self.connections.iter().filter_map(|(host, cell)| match cell.get() {
+            Some(Ok(session)) => Some((host.clone(), Arc::clone(session))),
+            _ => None,
+        });
+        open.collect()
+    }
+
+    /// Says goodbye to all hosts.
+    pub async fn close(&self) {
+        let goodbyes = self.open_sessions().into_iter().map(|(_, session)| session.close());
+        // A host that does not answer a goodbye must not hold up the end of the run.
+        let _ = tokio::time::timeout(Duration::from_millis(500), futures::future::join_all(goodbyes)).await;
+    }
+
+    async fn connect(&self, host: &HostName) -> Connection {
+        let _permit = self.permits.acquire().await;
+        self.events.send(RunEvent::Host { host: host.clone(), phase: HostPhase::Connecting }).await;
+        let opened = tokio::select! {
+            opened = self.open(host) => opened,
+            () = self.cancel.cancelled() => Err(HostError::Lost { why: "the run was interrupted".to_owned() }),
+        };
+        let phase = match &opened {
+            Ok(session) => {
+                HostPhase::Ready { facts: Box::new((**session.facts()).clone()), millis: session.millis() }
+            }
+            Err(error) => HostPhase::Lost { problem: self.explain(host, error).await },
+        };
+        self.events.send(RunEvent::Host { host: host.clone(), phase }).await;
+        opened.map(Arc::new).map_err(Arc::new)
+    }
+
+    async fn open(&self, host: &HostName) -> Result<HostSession, HostError> {
+        let definition = self.inventory.hosts.get(host).ok_or(HostError::NoContainer)?;
+        let no_way = |error: DriveError| match error {
+            DriveError::NoContainer(_) => HostError::NoContainer,
+            error => HostError::NoWay(Box::new(error)),
+        };
+        let endpoint = match &definition.access {
+            Access::Container(_) => {
+                let engine = self.engine().await.map_err(no_way)?;
+                engine.endpoint(&self.inventory.lab.name, host).await.map_err(DriveError::from).map_err(no_way)?
+            }
+            Access::Ssh(_) => None,
+        };
+        let target = target_of(definition, &self.keyring, endpoint.as_ref()).map_err(no_way)?;
+        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(host);
+        let bootstrapping = |bytes| {
+            let phase = HostPhase::Bootstrapping { bytes };
+            self.events.hint(RunEvent::Host { host: host.clone(), phase });
+        };
+        HostSession::open(Arc::new(target), fresh.then_some(READY_DEADLINE), &self.owner, bootstrapping).await
+    }
+
+    /// A container that does not let us in says why in its log.
+    async fn explain(&self, host: &HostName, error: &HostError) -> crate::control::event::Problem {
+        let mut shown = problem(error, error.hint());
+        let is_container =
+            self.inventory.hosts.get(host).is_some_and(|host| matches!(host.access, Access::Container(_)));
+        if let (true, Some(engine)) = (is_container, self.engine.get()) {
+            shown.output_tail = engine.log_tail(&self.inventory.lab.name, host, 20).await.unwrap_or_default();
+        }
+        shown
+    }
+}
+
+/// Who holds a host's lock, for people: `alice@laptop, process 4711`.
+fn owner() -> String {
+    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".to_owned());
+    let machine = rustix::system::uname();
+    format!("{user}@{}, process {}", machine.nodename().to_string_lossy(), std::process::id())
+}

@@ -1,0 +1,282 @@
+//! One host from hello to goodbye: its link, its helper, and the requests that share the channel.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{Mutex as AsyncMutex, mpsc},
+    task::{AbortHandle, JoinHandle},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{HostError, sources::Sources};
+use crate::{
+    control::link::{HelperProgram, HelperReceiver, HelperSender, Link, Stream, Target},
+    plan::{Answer, Facts, Plan, Question, Tally},
+    tree::{Demand, Supply},
+    wire::{FromHelper, Mode, NearHello, PROTOCOL, StepReport, ToHelper},
+};
+
+/// Messages of one request that may wait: the helper batches its reports, so a few suffice.
+const INBOX: usize = 64;
+/// Supply messages between the reader of files and the channel: 16 × 256 KiB is the promised 4 MiB in flight.
+const SUPPLIES_IN_FLIGHT: usize = 16;
+/// How long the helper may take to answer questions; its own per-command limits are shorter.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+/// After a cancel the helper must end the plan within this time, else the session counts as lost.
+const CANCEL_DEADLINE: Duration = Duration::from_millis(1500);
+/// How long a plan waits for another run to let go of the host.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
+
+enum Inbound {
+    Steps(Vec<StepReport>),
+    Demand(Demand),
+    Answers(Vec<Answer>),
+    Done(Tally),
+}
+
+type Requests = Arc<Mutex<Routes>>;
+
+#[derive(Default)]
+struct Routes {
+    open: HashMap<u32, mpsc::Sender<Inbound>>,
+    /// Why the channel ended, once it has.
+    lost: Option<Arc<str>>,
+}
+
+/// One host whose helper answers. Dropping it ends the helper.
+pub struct HostSession {
+    link: Link,
+    facts: Arc<Facts>,
+    sender: HelperSender,
+    routes: Requests,
+    next_request: AtomicU32,
+    /// The helper runs one plan at a time; a second one waits here, not on the wire.
+    plan_turn: AsyncMutex<()>,
+    router: AbortHandle,
+    millis: u64,
+}
+
+impl Drop for HostSession {
+    fn drop(&mut self) {
+        self.router.abort();
+    }
+}
+
+/// How a plan ended on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlanEnd {
+    /// How many steps ended in which way.
+    pub tally: Tally,
+    /// Whether it was cancelled before its end.
+    pub cancelled: bool,
+}
+
+impl HostSession {
+    /// Connects, places the helper when it is missing and starts it. `ready_within` is for machines that are still
+    /// starting: refused and reset connections are tried again until then. `bootstrapping` is told how many bytes of
+    /// the helper have been sent.
+    pub async fn open(
+        target: Arc<Target>,
+        ready_within: Option<Duration>,
+        owner: &str,
+        bootstrapping: impl Fn(u64) + Send + Sync,
+    ) -> Result<Self, HostError> {
+        let started = Instant::now();
+        let link = match ready_within {
+            Some(deadline) => Link::connect_when_ready(target, deadline).await?,
+            None => Link::connect(target).await?,
+        };
+        let hello = NearHello {
+            protocol: PROTOCOL,
+            owner: owner.to_owned(),
+            lock_wait_ms: u64::try_from(LOCK_WAIT.as_millis()).unwrap_or(u64::MAX),
+        };
+        let channel = link.start_helper(&HelperProgram::embedded(), hello, bootstrapping).await?;
+        let facts = Arc::new(channel.facts().clone());
+        let (sender, receiver) = channel.split();
+        let routes = Requests::default();
+        let router = tokio::spawn(route(receiver, Arc::clone(&routes))).abort_handle();
+        Ok(Self {
+            link,
+            facts,
+            sender,
+            routes,
+            next_request: AtomicU32::new(1),
+            plan_turn: AsyncMutex::new(()),
+            router,
+            millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// What the host is.
+    pub fn facts(&self) -> &Arc<Facts> {
+        &self.facts
+    }
+
+    /// From dialling to hello in milliseconds.
+    pub fn millis(&self) -> u64 {
+        self.millis
+    }
+
+    /// Messages sent and received over the helper channel so far.
+    pub fn messages(&self) -> u64 {
+        self.sender.messages()
+    }
+
+    /// A stream to a port that the host can reach.
+    pub async fn tunnel(&self, host: &str, port: u16) -> Result<Box<dyn Stream>, HostError> {
+        Ok(self.link.tunnel(host, port).await?)
+    }
+
+    /// Asks read-only questions; answers come in order.
+    pub async fn ask(&self, questions: Vec<Question>) -> Result<Vec<Answer>, HostError> {
+        let count = questions.len();
+        let (request, mut inbox) = self.register()?;
+        self.sender.send(&ToHelper::Ask { request, questions }).await?;
+        let answer = tokio::time::timeout(ANSWER_DEADLINE, inbox.recv()).await;
+        self.unregister(request);
+        match answer {
+            Err(_) => Err(HostError::Silent { seconds: ANSWER_DEADLINE.as_secs() }),
+            Ok(Some(Inbound::Answers(answers))) if answers.len() == count => Ok(answers),
+            Ok(Some(_)) => Err(HostError::Protocol("answers do not fit the questions")),
+            Ok(None) => Err(self.lost()),
+        }
+    }
+
+    /// Checks or applies a plan. `on_reports` sees what happens to its steps, in order.
+    pub async fn run_plan(
+        &self,
+        plan: Plan,
+        mode: Mode,
+        sources: &Arc<Sources>,
+        cancel: &CancellationToken,
+        mut on_reports: impl AsyncFnMut(Vec<StepReport>),
+    ) -> Result<PlanEnd, HostError> {
+        let _turn = self.plan_turn.lock().await;
+        let (request, mut inbox) = self.register()?;
+        let guard = RequestGuard { session: self, request };
+        self.sender.send(&ToHelper::Plan { request, mode, plan }).await?;
+        let mut supplying: Option<JoinHandle<()>> = None;
+        let mut cancelled = false;
+        let deadline = tokio::time::sleep(Duration::MAX);
+        tokio::pin!(deadline);
+        let end = loop {
+            tokio::select! {
+                () = cancel.cancelled(), if !cancelled => {
+                    cancelled = true;
+                    self.sender.send(&ToHelper::Cancel { request }).await?;
+                    deadline.as_mut().reset(tokio::time::Instant::now() + CANCEL_DEADLINE);
+                }
+                () = &mut deadline => break Err(HostError::Silent { seconds: CANCEL_DEADLINE.as_secs() }),
+                inbound = inbox.recv() => match inbound {
+                    None => break Err(self.lost()),
+                    Some(Inbound::Steps(reports)) => on_reports(reports).await,
+                    Some(Inbound::Demand(demand)) => {
+                        if let Some(previous) = supplying.take() {
+                            previous.abort();
+                        }
+                        supplying = Some(self.supply(request, demand, Arc::clone(sources)));
+                    }
+                    Some(Inbound::Done(tally)) => break Ok(PlanEnd { tally, cancelled }),
+                    Some(Inbound::Answers(_)) => break Err(HostError::Protocol("answers to a plan")),
+                },
+            }
+        };
+        if let Some(supplying) = supplying {
+            supplying.abort();
+        }
+        drop(guard);
+        end
+    }
+
+    /// Says goodbye and closes the link.
+    pub async fn close(self: Arc<Self>) {
+        // The helper also ends when the channel does; this only spares it an error.
+        let _ = self.sender.send(&ToHelper::Bye).await;
+        self.link.close().await;
+    }
+
+    fn supply(&self, request: u32, demand: Demand, sources: Arc<Sources>) -> JoinHandle<()> {
+        let (parts, mut outbox) = mpsc::channel::<Supply>(SUPPLIES_IN_FLIGHT);
+        let reader = tokio::task::spawn_blocking(move || {
+            sources.answer(&demand, &mut |supply| parts.blocking_send(supply).map_err(std::io::Error::other))
+        });
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            while let Some(supply) = outbox.recv().await {
+                if sender.send(&ToHelper::Supply { request, supply }).await.is_err() {
+                    // The router sees the loss too and says why.
+                    return;
+                }
+            }
+            if let Ok(Err(error)) = reader.await {
+                let supply = Supply::Gone { why: error.to_string() };
+                let _ = sender.send(&ToHelper::Supply { request, supply }).await;
+            }
+        })
+    }
+
+    fn register(&self) -> Result<(u32, mpsc::Receiver<Inbound>), HostError> {
+        let request = self.next_request.fetch_add(1, Ordering::Relaxed);
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(why) = &routes.lost {
+            return Err(HostError::Lost { why: why.to_string() });
+        }
+        routes.open.insert(request, sender);
+        Ok((request, inbox))
+    }
+
+    fn unregister(&self, request: u32) {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner).open.remove(&request);
+    }
+
+    fn lost(&self) -> HostError {
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = routes.lost.as_deref().unwrap_or("the helper ended").to_owned();
+        HostError::Lost { why }
+    }
+}
+
+/// Forgets a request however its future ends.
+struct RequestGuard<'a> {
+    session: &'a HostSession,
+    request: u32,
+}
+
+impl Drop for RequestGuard<'_> {
+    fn drop(&mut self) {
+        self.session.unregister(self.request);
+    }
+}
+
+/// Gives each message to the request it belongs to, until the channel ends.
+async fn route(mut receiver: HelperReceiver, routes: Requests) {
+    let why = loop {
+        let (request, inbound) = match receiver.recv().await {
+            Ok(Some(FromHelper::Steps { request, reports })) => (request, Inbound::Steps(reports)),
+            Ok(Some(FromHelper::Demand { request, demand })) => (request, Inbound::Demand(demand)),
+            Ok(Some(FromHelper::Done { request, tally })) => (request, Inbound::Done(tally)),
+            Ok(Some(FromHelper::Answers { request, answers })) => (request, Inbound::Answers(answers)),
+            Ok(Some(FromHelper::Fault { why })) => break format!("the helper gave up: {why}"),
+            Ok(Some(FromHelper::Hello(_))) => break "the helper said hello twice".to_owned(),
+            Ok(None) => break "the helper ended".to_owned(),
+            Err(error) => break super::error::chain(&error),
+        };
+        let inbox = routes.lock().unwrap_or_else(PoisonError::into_inner).open.get(&request).cloned();
+        // A request that nobody waits for any more (cancelled) still gets its last messages; they are dropped.
+        if let Some(inbox) = inbox {
+            let _ = inbox.send(inbound).await;
+        }
+    };
+    let mut routes = routes.lock().unwrap_or_else(PoisonError::into_inner);
+    routes.lost = Some(why.into());
+    routes.open.clear();
+}

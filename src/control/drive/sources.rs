@@ -1,0 +1,78 @@
+//! What this side can supply: source trees, local files and the launcher, scanned once and shared by all hosts.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use crate::{
+    control::link::launcher,
+    tree::{Contents, Demand, Digest, SourceTree, Supply, TreeSummary},
+};
+
+type TreeKey = (PathBuf, Vec<String>);
+type Scanned = Arc<Mutex<Option<TreeSummary>>>;
+
+/// What this side can supply. Each source tree is scanned once in a run, however many hosts get it.
+#[derive(Default)]
+pub struct Sources {
+    contents: RwLock<Contents>,
+    trees: Mutex<HashMap<TreeKey, Scanned>>,
+    index_dir: Option<PathBuf>,
+}
+
+impl Sources {
+    /// Sources whose scan indexes are kept below `cache`, when there is such a place.
+    pub fn new(cache: Option<PathBuf>) -> Self {
+        Self { index_dir: cache.map(|dir| dir.join("scan")), ..Self::default() }
+    }
+
+    /// Scans a source tree, or gives the result of the scan that this run already made.
+    pub fn tree(&self, source: &Path, ignore: &[String]) -> Result<TreeSummary, String> {
+        let key = (source.to_owned(), ignore.to_owned());
+        let scanned = Arc::clone(lock(&self.trees).entry(key).or_default());
+        // Held over the scan: a second host that wants the same tree waits instead of scanning again.
+        let mut scanned = lock(&scanned);
+        if let Some(summary) = &*scanned {
+            return Ok(summary.clone());
+        }
+        let index = self.index_dir.as_ref().map(|dir| {
+            let name = Digest::of(source.as_os_str().as_encoded_bytes());
+            dir.join(name.short())
+        });
+        let tree = SourceTree::scan(source, ignore, index.as_deref()).map_err(|error| super::error::chain(&error))?;
+        let summary = tree.summary().clone();
+        self.contents_mut().add_tree(&tree);
+        *scanned = Some(summary.clone());
+        Ok(summary)
+    }
+
+    /// Offers a local file; its digest and length in bytes.
+    pub fn file(&self, path: &Path) -> io::Result<(Digest, u64)> {
+        self.contents_mut().add_file(path)
+    }
+
+    /// Offers the embedded launcher; its digest and length in bytes.
+    pub fn launcher(&self) -> io::Result<(Digest, u64)> {
+        let program = launcher()?;
+        let size = program.len() as u64;
+        Ok((self.contents_mut().add_bytes(program.to_vec()), size))
+    }
+
+    /// Answers a host's demand; blocks.
+    pub fn answer(&self, demand: &Demand, out: &mut dyn FnMut(Supply) -> io::Result<()>) -> io::Result<()> {
+        // A snapshot, so that a slow host does not keep another host's recipe from adding sources.
+        let contents = self.contents.read().unwrap_or_else(PoisonError::into_inner).clone();
+        contents.answer(demand, out)
+    }
+
+    fn contents_mut(&self) -> std::sync::RwLockWriteGuard<'_, Contents> {
+        self.contents.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

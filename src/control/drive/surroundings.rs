@@ -1,0 +1,53 @@
+//! What a recipe may ask of the outside while it is evaluated for one host.
+
+use std::{path::Path, sync::Arc};
+
+use tokio::runtime::Handle;
+
+use super::{HostSession, error::chain, sources::Sources, store::LinkMaker};
+use crate::{
+    control::{link::Keyring, recipe::Surroundings},
+    plan::{Answer, ComponentName, Question, Secret},
+    tree::{Digest, TreeSummary},
+};
+
+/// Answers a recipe's questions: live ones through the host's helper, the rest from this machine.
+pub(super) struct HostSurroundings {
+    /// The runtime that the session lives on; evaluation happens on threads of its own.
+    pub(super) runtime: Handle,
+    /// None while a component's `config(ctx)` is evaluated, which is about no host in particular.
+    pub(super) session: Option<Arc<HostSession>>,
+    pub(super) sources: Arc<Sources>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) component: ComponentName,
+    /// How etcd links are made; the reason why not when the component has no store.
+    pub(super) links: Result<LinkMaker, String>,
+}
+
+impl Surroundings for HostSurroundings {
+    fn ask(&self, question: Question) -> Result<Answer, String> {
+        let session = self.session.as_ref().ok_or("there is no host to ask here; ask in deploy(ctx) or health(ctx)")?;
+        let answers = self.runtime.block_on(session.ask(vec![question])).map_err(|error| chain(&error))?;
+        answers.into_iter().next().ok_or_else(|| "the host gave no answer".to_owned())
+    }
+
+    fn tree(&self, source: &Path, ignore: &[String]) -> Result<TreeSummary, String> {
+        self.sources.tree(source, ignore)
+    }
+
+    fn blob(&self, file: &Path) -> Result<(Digest, u64), String> {
+        self.sources.file(file).map_err(|error| chain(&error))
+    }
+
+    fn secret(&self, name: &str) -> Result<Secret<String>, String> {
+        self.keyring.password(&format!("{}/{name}", self.component)).map_err(|error| chain(&error))
+    }
+
+    fn launcher(&self) -> Result<(Digest, u64), String> {
+        self.sources.launcher().map_err(|error| chain(&error))
+    }
+
+    fn etcd_link(&self, node: &str) -> Result<Secret<String>, String> {
+        self.links.as_ref().map_err(Clone::clone)?.link(node)
+    }
+}
