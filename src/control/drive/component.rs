@@ -211,8 +211,10 @@ async fn run_steps(
 ) -> Status {
     let _permit = crew.permits.acquire().await;
     let titles = plan.clone();
+    let mut failed = false;
     let show = async |reports: Vec<StepReport>| {
         for report in reports {
+            failed |= ends_plan(&titles, &report);
             forward(crew, component, host, &titles, report).await;
         }
     };
@@ -220,12 +222,7 @@ async fn run_steps(
     crew.ledger.messages(host, session.messages());
     match end {
         Ok(end) if end.cancelled => crew.bench(component, host, Status::Interrupted),
-        Ok(end) if end.tally.failed > 0 && end.tally.not_attempted > 0 => {
-            crew.bench(component, host, Status::Failed)
-        }
-        Ok(end) if end.tally.failed > 0 && !only_ignored_failed(&titles, &end.tally) => {
-            crew.bench(component, host, Status::Failed)
-        }
+        Ok(_) if failed => crew.bench(component, host, Status::Failed),
         Ok(end) => calm(&end.tally),
         Err(error) => {
             let shown = problem(&error, error.hint());
@@ -236,12 +233,10 @@ async fn run_steps(
     }
 }
 
-/// Whether failed steps were all of those that may fail.
-fn only_ignored_failed(plan: &Plan, tally: &Tally) -> bool {
-    let may_fail = plan.steps.iter().filter(|step| step.ignore_errors).count();
-    // The last step of a plan leaves nothing that was not attempted, so the count alone cannot tell; a plan without
-    // steps that may fail can.
-    may_fail > 0 && usize::try_from(tally.failed).is_ok_and(|failed| failed <= may_fail)
+/// Whether this report is of a failure that is not to be ignored.
+fn ends_plan(plan: &Plan, report: &StepReport) -> bool {
+    let failed = matches!(report.event, StepEvent::Finished { outcome: Outcome::Failed(_), .. });
+    failed && !plan.steps.get(report.step.0 as usize).is_some_and(|step| step.ignore_errors)
 }
 
 fn calm(tally: &Tally) -> Status {
@@ -309,10 +304,4 @@ impl Crew {
             RunEvent::ComponentFailed { component: component.name.clone(), host: host.cloned(), problem };
         self.events.send(event).await;
     }
-}
-
-/// Whether an outcome counts as a change.
-#[cfg(test)]
-pub(super) fn is_change(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Changed | Outcome::WouldChange)
 }

@@ -1,6 +1,12 @@
 //! What a recipe may ask of the outside while it is evaluated for one host.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio::runtime::Handle;
 
@@ -22,10 +28,16 @@ pub(super) struct HostSurroundings {
     pub(super) component: ComponentName,
     /// How etcd links are made; the reason why not when the component has no store.
     pub(super) links: Result<LinkMaker, String>,
+    /// Set in the preflight: live questions are refused, and this notes that one was asked.
+    pub(super) deferred: Option<Arc<AtomicBool>>,
 }
 
 impl Surroundings for HostSurroundings {
     fn ask(&self, question: Question) -> Result<Answer, String> {
+        if let Some(deferred) = &self.deferred {
+            deferred.store(true, Ordering::Relaxed);
+            return Err("the host is not asked before its turn".to_owned());
+        }
         let session = self.session.as_ref().ok_or("there is no host to ask here; ask in deploy(ctx) or health(ctx)")?;
         let answers = self.runtime.block_on(session.ask(vec![question])).map_err(|error| chain(&error))?;
         answers.into_iter().next().ok_or_else(|| "the host gave no answer".to_owned())

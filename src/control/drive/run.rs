@@ -1,0 +1,369 @@
+//! A whole run: containers, connections, recipes, the graph of components, and the summary.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures::future::join_all;
+use tokio::{runtime::Handle, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    DriveError, Events, Fleet, HostSession,
+    component::run_component,
+    containers::{self, ContainerReport},
+    error::problem,
+    fleet::DEFAULT_JOBS,
+    graph::run_graph,
+    ledger::Ledger,
+    sources::Sources,
+    store::{LinkMaker, Stores},
+    surroundings::HostSurroundings,
+};
+use crate::{
+    control::{
+        event::{Problem, RunEvent, RunKind, Status, Summary},
+        inventory::{Access, Component, Host, Inventory},
+        link::Keyring,
+        recipe::{ConfigValue, Evaluation, Library, Params, Recipe, RecipeError, Scene},
+    },
+    plan::{ComponentName, HostName, Plan},
+    wire::Mode,
+};
+
+/// What a run is to do.
+pub struct Request {
+    /// The lab.
+    pub inventory: Arc<Inventory>,
+    /// Its recipes.
+    pub library: Arc<Library>,
+    /// Recipes by component that do not come from the library: a one-line expression.
+    pub recipes: HashMap<ComponentName, Arc<Recipe>>,
+    /// What people call it.
+    pub kind: RunKind,
+    /// Which components take part, in any order; none for `up`.
+    pub components: Vec<Arc<Component>>,
+    /// Which hosts take part.
+    pub hosts: Vec<HostName>,
+    /// Whether to stop at the diff.
+    pub mode: Mode,
+    /// At most so many hosts at once.
+    pub jobs: Option<usize>,
+    /// Where caches live; none when there is no such place.
+    pub cache: Option<PathBuf>,
+}
+
+/// A component's recipe with its parameters bound.
+pub(super) struct Bound {
+    pub(super) recipe: Arc<Recipe>,
+    pub(super) params: Params,
+    /// The component's whole prefix in etcd, `/` at both ends.
+    pub(super) prefix: String,
+}
+
+/// What the tasks of one run share.
+pub(super) struct Crew {
+    pub(super) inventory: Arc<Inventory>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) fleet: Arc<Fleet>,
+    pub(super) sources: Arc<Sources>,
+    pub(super) events: Events,
+    pub(super) ledger: Ledger,
+    pub(super) stores: Stores,
+    pub(super) mode: Mode,
+    pub(super) cancel: CancellationToken,
+    /// Hosts that are worked on at once.
+    pub(super) permits: Semaphore,
+    hosts: HashSet<HostName>,
+    bound: HashMap<ComponentName, Arc<Bound>>,
+    addresses: BTreeMap<HostName, String>,
+    absent: Mutex<HashMap<HostName, String>>,
+    benched: Mutex<HashSet<HostName>>,
+}
+
+/// Runs a request. What goes wrong on hosts is in the events and in the summary; an error means that the run could
+/// not begin and that nothing was changed on any host.
+pub async fn run(request: Request, events: Events, cancel: CancellationToken) -> Result<Summary, DriveError> {
+    let kind = request.kind;
+    let components = request.components.clone();
+    let hosts = request.hosts.clone();
+    let crew = Arc::new(Crew::prepare(request, events.clone(), cancel.clone())?);
+    let lab = crew.inventory.lab.name.clone();
+    let names = components.iter().map(|component| component.name.clone()).collect();
+    events.send(RunEvent::RunStarted { kind, lab, hosts: hosts.clone(), components: names }).await;
+    let ended = crew.run(&components, &hosts).await;
+    crew.fleet.close().await;
+    ended?;
+    let summary = crew.ledger.summary(kind, cancel.is_cancelled());
+    events.send(RunEvent::RunFinished(summary.clone())).await;
+    Ok(summary)
+}
+
+impl Crew {
+    /// Loads every recipe and binds every parameter, so that bad input stops the run before anything is touched.
+    fn prepare(request: Request, events: Events, cancel: CancellationToken) -> Result<Self, DriveError> {
+        let Request { inventory, library, mut recipes, components, hosts, mode, jobs, cache, .. } = request;
+        let keyring = super::open_keyring(&inventory)?;
+        let addresses = addresses(&inventory);
+        let mut bound = HashMap::new();
+        // Stores are looked up in the whole inventory: `--only` must not hide the one that a component writes to.
+        let others = inventory.components.values().map(|component| Arc::new(component.clone()));
+        for component in components.iter().cloned().chain(others) {
+            if bound.contains_key(&component.name) {
+                continue;
+            }
+            let recipe = match recipes.remove(&component.name) {
+                Some(recipe) => recipe,
+                None => library.load(&component.recipe)?,
+            };
+            let params = recipe.bind(&component, inventory.directory())?;
+            let scene =
+                Scene { inventory: &inventory, component: &component, params: &params, addresses: &addresses, prefix: "" };
+            let prefix = format!("{}{}", inventory.lab.prefix, recipe.prefix(&scene)?);
+            bound.insert(component.name.clone(), Arc::new(Bound { recipe, params, prefix }));
+        }
+        let sources = Arc::new(Sources::new(cache));
+        let fleet = Fleet::new(Arc::clone(&inventory), Arc::clone(&keyring), events.clone(), jobs, cancel.clone());
+        let of_components = |component: &Arc<Component>| {
+            let hosts = component.hosts.iter().filter(|host| hosts.contains(host)).cloned().collect();
+            (component.name.clone(), hosts)
+        };
+        let ledger = Ledger::new(&hosts, &components.iter().map(of_components).collect::<Vec<_>>());
+        let stores = Stores::of(&inventory, &keyring, &bound, &addresses)?;
+        stores.check(&inventory, &components, &bound)?;
+        Ok(Self {
+            inventory,
+            keyring,
+            fleet: Arc::new(fleet),
+            sources,
+            events,
+            ledger,
+            stores,
+            mode,
+            cancel,
+            permits: Semaphore::new(jobs.unwrap_or(DEFAULT_JOBS).max(1)),
+            hosts: hosts.into_iter().collect(),
+            bound,
+            addresses,
+            absent: Mutex::default(),
+            benched: Mutex::default(),
+        })
+    }
+
+    async fn run(self: &Arc<Self>, components: &[Arc<Component>], hosts: &[HostName]) -> Result<(), DriveError> {
+        let containers = match self.mode {
+            Mode::Check => {
+                containers::compare(&self.fleet, &self.inventory, &self.keyring, hosts, &self.events).await?
+            }
+            Mode::Apply => {
+                containers::ensure(&self.fleet, &self.inventory, &self.keyring, hosts, &self.events).await?
+            }
+        };
+        self.ledger.containers_changed(containers.changed);
+        lock(&self.absent).extend(containers.absent.iter().cloned());
+        let present = hosts.iter().filter(|host| self.absent(host).is_none());
+        join_all(present.map(|host| self.reach(host))).await;
+        self.clean_up(&containers).await?;
+        self.preflight(components).await?;
+        let ended = run_graph(components, &self.cancel, |component| {
+            run_component(Arc::clone(self), component)
+        })
+        .await;
+        for (component, status) in ended {
+            if status == Status::NotAttempted {
+                let (healthy, millis) = (None, 0);
+                self.ledger.component(&component, status, healthy, millis);
+                self.events.send(RunEvent::ComponentFinished { component, status, millis }).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn reach(&self, host: &HostName) {
+        match self.fleet.session(host).await {
+            Ok(session) => self.ledger.messages(host, session.messages()),
+            Err(error) => {
+                let interrupted = self.cancel.is_cancelled();
+                tracing::debug!(%host, "not reached: {}", super::error::chain(&*error));
+                self.ledger.host_failed(host, if interrupted { Status::Interrupted } else { Status::Unreachable });
+            }
+        }
+    }
+
+    async fn clean_up(&self, containers: &ContainerReport) -> Result<(), DriveError> {
+        containers::remove_created(&self.fleet, &self.inventory, &containers.created, &self.events).await
+    }
+
+    /// Evaluates every component on every host that answers, before the first one is touched: an error in the last
+    /// recipe must not be found when the first half of the lab is already changed. What needs a live answer is left
+    /// for its turn, because an earlier component may change it.
+    async fn preflight(self: &Arc<Self>, components: &[Arc<Component>]) -> Result<(), DriveError> {
+        for component in components {
+            let config = self.evaluate_config(component).await;
+            config.map_err(DriveError::Recipe)?;
+            for host in self.hosts_of(component) {
+                if self.absent(&host).is_some() {
+                    continue;
+                }
+                let Ok(session) = self.fleet.session(&host).await else { continue };
+                let asked = Arc::new(AtomicBool::new(false));
+                let evaluated = self.evaluate_with(component, &host, &session, Some(Arc::clone(&asked))).await;
+                if let (Err(error), false) = (evaluated, asked.load(Ordering::Relaxed)) {
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hosts of a component that take part in this run, in inventory order.
+    pub(super) fn hosts_of(&self, component: &Component) -> Vec<HostName> {
+        component.hosts.iter().filter(|host| self.hosts.contains(*host)).cloned().collect()
+    }
+
+    pub(super) fn is_store(&self, component: &Component) -> bool {
+        self.bound.get(&component.name).is_some_and(|bound| bound.recipe.has_store())
+    }
+
+    pub(super) fn bound(&self, component: &ComponentName) -> Option<Arc<Bound>> {
+        self.bound.get(component).cloned()
+    }
+
+    pub(super) fn addresses(&self) -> &BTreeMap<HostName, String> {
+        &self.addresses
+    }
+
+    /// Why a host does not exist yet, in plan.
+    pub(super) fn absent(&self, host: &HostName) -> Option<String> {
+        lock(&self.absent).get(host).cloned()
+    }
+
+    pub(super) fn is_benched(&self, host: &HostName) -> bool {
+        lock(&self.benched).contains(host)
+    }
+
+    pub(super) fn put_on_bench(&self, host: &HostName) {
+        lock(&self.benched).insert(host.clone());
+    }
+
+    /// Evaluates `deploy(ctx)` for one host.
+    pub(super) async fn evaluate(
+        self: &Arc<Self>,
+        component: &Arc<Component>,
+        host: &HostName,
+        session: &Arc<HostSession>,
+    ) -> Result<Evaluation, Problem> {
+        let evaluated = self.evaluate_with(component, host, session, None).await;
+        evaluated.map_err(|error| recipe_problem(&error))
+    }
+
+    async fn evaluate_with(
+        self: &Arc<Self>,
+        component: &Arc<Component>,
+        host: &HostName,
+        session: &Arc<HostSession>,
+        deferred: Option<Arc<AtomicBool>>,
+    ) -> Result<Evaluation, RecipeError> {
+        let (crew, component, host) = (Arc::clone(self), Arc::clone(component), host.clone());
+        let session = Arc::clone(session);
+        self.blocking(&component.name.clone(), move |bound| {
+            let mut surroundings = crew.surroundings(&component.name, Some(Arc::clone(&session)));
+            surroundings.deferred = deferred;
+            bound.recipe.deploy(&crew.scene(&component, &bound), &host, session.facts(), &surroundings)
+        })
+        .await
+    }
+
+    /// Evaluates `health(ctx)` for one host; none when the recipe has none.
+    pub(super) async fn evaluate_health(
+        self: &Arc<Self>,
+        component: &Arc<Component>,
+        host: &HostName,
+        session: &Arc<HostSession>,
+    ) -> Result<Option<Plan>, Problem> {
+        let (crew, component, host) = (Arc::clone(self), Arc::clone(component), host.clone());
+        let session = Arc::clone(session);
+        let plan = self.blocking(&component.name.clone(), move |bound| {
+            let surroundings = crew.surroundings(&component.name, Some(Arc::clone(&session)));
+            bound.recipe.health(&crew.scene(&component, &bound), &host, session.facts(), &surroundings)
+        });
+        plan.await.map_err(|error| recipe_problem(&error))
+    }
+
+    /// Evaluates `config(ctx)`.
+    pub(super) async fn evaluate_config(
+        self: &Arc<Self>,
+        component: &Arc<Component>,
+    ) -> Result<Vec<(String, ConfigValue)>, RecipeError> {
+        let (crew, component) = (Arc::clone(self), Arc::clone(component));
+        self.blocking(&component.name.clone(), move |bound| {
+            let surroundings = crew.surroundings(&component.name, None);
+            let keys = bound.recipe.config(&crew.scene(&component, &bound), &surroundings)?;
+            Ok(keys.into_iter().map(|(key, value)| (format!("{}{key}", crew.inventory.lab.prefix), value)).collect())
+        })
+        .await
+    }
+
+    /// Evaluation blocks (it may ask the host), so it never runs on the runtime's own threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        component: &ComponentName,
+        evaluate: impl FnOnce(Arc<Bound>) -> Result<T, RecipeError> + Send + 'static,
+    ) -> Result<T, RecipeError> {
+        let Some(bound) = self.bound(component) else {
+            unreachable!("every component of a run is bound in Crew::prepare")
+        };
+        match tokio::task::spawn_blocking(move || evaluate(bound)).await {
+            Ok(evaluated) => evaluated,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+
+    fn scene<'a>(&'a self, component: &'a Component, bound: &'a Bound) -> Scene<'a> {
+        Scene {
+            inventory: &self.inventory,
+            component,
+            params: &bound.params,
+            addresses: &self.addresses,
+            prefix: &bound.prefix,
+        }
+    }
+
+    fn surroundings(&self, component: &ComponentName, session: Option<Arc<HostSession>>) -> HostSurroundings {
+        HostSurroundings {
+            runtime: Handle::current(),
+            session,
+            sources: Arc::clone(&self.sources),
+            keyring: Arc::clone(&self.keyring),
+            component: component.clone(),
+            links: self.link_maker(component),
+            deferred: None,
+        }
+    }
+
+    fn link_maker(&self, component: &ComponentName) -> Result<LinkMaker, String> {
+        self.stores.link_maker(&self.inventory, &self.keyring, component).map_err(|error| super::error::chain(&error))
+    }
+}
+
+/// Where hosts find each other: containers by their name on the lab's network, others by their SSH address.
+pub(super) fn addresses(inventory: &Inventory) -> BTreeMap<HostName, String> {
+    let address = |host: &Host| match &host.access {
+        Access::Container(_) => host.name.to_string(),
+        Access::Ssh(access) => access.address.clone(),
+    };
+    inventory.hosts.values().map(|host| (host.name.clone(), address(host))).collect()
+}
+
+fn recipe_problem(error: &RecipeError) -> Problem {
+    problem(error, error.hint())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
