@@ -1,3 +1,7 @@
-//! The near side's program.
+//! The near side's program: provisions machines over SSH.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ovs_cuisine::control::cli::main()
+}

@@ -44,6 +44,16 @@ pub enum DriveError {
         /// A store that the inventory has, if it has one.
         candidate: Option<ComponentName>,
     },
+    /// Two components would share a part of etcd.
+    #[error("the keys of components `{one}` and `{other}` lie within each other at `{prefix}`")]
+    PrefixesOverlap {
+        /// One component.
+        one: ComponentName,
+        /// The other.
+        other: ComponentName,
+        /// Where.
+        prefix: String,
+    },
     /// The inventory has no component with a configuration store.
     #[error("the inventory has no component that keeps configuration (a recipe with `store(ctx)`)")]
     NoStoreAtAll,
@@ -93,6 +103,7 @@ impl DriveError {
                 Some(store) => format!("add `needs = [\"{store}\"]` to [component.{component}]"),
                 None => "add a component with the recipe `etcd` and name it in `needs`".to_owned(),
             }),
+            Self::PrefixesOverlap { .. } => Some("give one of them another prefix: `def prefix(ctx)` in its recipe".to_owned()),
             Self::NoStoreAtAll => Some("add a component with the recipe `etcd`".to_owned()),
         }
     }

@@ -272,7 +272,7 @@ impl Crew {
         let (crew, component, host) = (Arc::clone(self), Arc::clone(component), host.clone());
         let session = Arc::clone(session);
         self.blocking(&component.name.clone(), move |bound| {
-            let mut surroundings = crew.surroundings(&component.name, Some(Arc::clone(&session)));
+            let mut surroundings = crew.surroundings(&component, Some(Arc::clone(&session)));
             surroundings.deferred = deferred;
             bound.recipe.deploy(&crew.scene(&component, &bound), &host, session.facts(), &surroundings)
         })
@@ -289,7 +289,7 @@ impl Crew {
         let (crew, component, host) = (Arc::clone(self), Arc::clone(component), host.clone());
         let session = Arc::clone(session);
         let plan = self.blocking(&component.name.clone(), move |bound| {
-            let surroundings = crew.surroundings(&component.name, Some(Arc::clone(&session)));
+            let surroundings = crew.surroundings(&component, Some(Arc::clone(&session)));
             bound.recipe.health(&crew.scene(&component, &bound), &host, session.facts(), &surroundings)
         });
         plan.await.map_err(|error| recipe_problem(&error))
@@ -302,7 +302,7 @@ impl Crew {
     ) -> Result<Vec<(String, ConfigValue)>, RecipeError> {
         let (crew, component) = (Arc::clone(self), Arc::clone(component));
         self.blocking(&component.name.clone(), move |bound| {
-            let surroundings = crew.surroundings(&component.name, None);
+            let surroundings = crew.surroundings(&component, None);
             let keys = bound.recipe.config(&crew.scene(&component, &bound), &surroundings)?;
             Ok(keys.into_iter().map(|(key, value)| (format!("{}{key}", crew.inventory.lab.prefix), value)).collect())
         })
@@ -334,19 +334,19 @@ impl Crew {
         }
     }
 
-    fn surroundings(&self, component: &ComponentName, session: Option<Arc<HostSession>>) -> HostSurroundings {
+    fn surroundings(&self, component: &Component, session: Option<Arc<HostSession>>) -> HostSurroundings {
         HostSurroundings {
             runtime: Handle::current(),
             session,
             sources: Arc::clone(&self.sources),
             keyring: Arc::clone(&self.keyring),
-            component: component.clone(),
+            component: component.name.clone(),
             links: self.link_maker(component),
             deferred: None,
         }
     }
 
-    fn link_maker(&self, component: &ComponentName) -> Result<LinkMaker, String> {
+    fn link_maker(&self, component: &Component) -> Result<LinkMaker, String> {
         self.stores.link_maker(&self.inventory, &self.keyring, component).map_err(|error| super::error::chain(&error))
     }
 }

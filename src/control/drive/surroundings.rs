@@ -52,7 +52,7 @@ impl Surroundings for HostSurroundings {
     }
 
     fn secret(&self, name: &str) -> Result<Secret<String>, String> {
-        self.keyring.password(&format!("{}/{name}", self.component)).map_err(|error| chain(&error))
+        component_secret(&self.keyring, &self.component, name)
     }
 
     fn launcher(&self) -> Result<(Digest, u64), String> {
@@ -62,4 +62,13 @@ impl Surroundings for HostSurroundings {
     fn etcd_link(&self, node: &str) -> Result<Secret<String>, String> {
         self.links.as_ref().map_err(Clone::clone)?.link(node)
     }
+}
+
+/// The generated secret of a component; made at first use.
+pub(super) fn component_secret(
+    keyring: &Keyring,
+    component: &ComponentName,
+    name: &str,
+) -> Result<Secret<String>, String> {
+    keyring.password(&format!("{component}/{name}")).map_err(|error| chain(&error))
 }

@@ -1,0 +1,328 @@
+//! What may be typed.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args as ClapArgs, CommandFactory, Parser, Subcommand};
+
+/// Provisions machines over SSH: recipes say what a machine should be, and this makes it so.
+#[derive(Debug, Parser)]
+#[command(name = "ovs-cuisine", version, about, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "\
+Exit status: 0 done; 10 `plan --exit-code` found changes; 20 bad input; 30 a host or engine could not be
+reached or trusted; 40 a step, probe or transaction failed; 50 stopped by policy; 130 interrupted.")]
+pub(super) struct Args {
+    /// Says more: unchanged steps, facts, timings. Twice: what we do internally.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(super) verbose: u8,
+
+    /// Also logs what libraries trace. It may hold secrets.
+    #[arg(long, global = true, hide = true)]
+    pub(super) trace_all: bool,
+
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Brings a lab to the state that its inventory and recipes describe.
+    ///
+    /// Starts containers that are missing, writes each component's configuration to etcd, applies the recipes over
+    /// SSH and runs their health probes. A second deploy changes nothing.
+    Deploy(Deploy),
+    /// Shows what `deploy` would change, and changes nothing.
+    Plan(Plan),
+    /// Runs one recipe, or one expression, on some hosts.
+    Run(Run),
+    /// Runs one shell command on some hosts, with live output.
+    Exec(Exec),
+    /// Starts the lab's bare containers and waits until they let us in.
+    Up(Up),
+    /// Removes the lab's containers; volumes stay unless asked for.
+    Down(Down),
+    /// Shows the lab's hosts and containers.
+    Ps(Ps),
+    /// Opens a shell on a host, or runs a command there.
+    Ssh(Ssh),
+    /// Looks at the configuration in etcd.
+    #[command(subcommand)]
+    Config(Config),
+    /// Checks and shows inventories.
+    #[command(subcommand)]
+    Inventory(Inventory),
+    /// Lists, documents and checks recipes.
+    #[command(subcommand)]
+    Recipe(Recipe),
+    /// Makes the bare SSH image.
+    #[command(subcommand)]
+    Image(Image),
+    /// Prints a shell's completion script.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which part of the lab takes part.
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct Selection {
+    /// The inventory file.
+    pub(super) inventory: PathBuf,
+
+    /// Only these hosts: names, globs, `@group`, `!exclusion`, separated by commas.
+    #[arg(long, value_name = "HOSTS")]
+    pub(super) on: Option<String>,
+
+    /// Only these components, separated by commas.
+    #[arg(long, value_name = "COMPONENTS", value_delimiter = ',')]
+    pub(super) only: Vec<String>,
+}
+
+/// How a run goes and what it shows.
+#[derive(Debug, Clone, ClapArgs)]
+pub(super) struct RunOptions {
+    /// Works on at most so many hosts at once.
+    #[arg(short, long, value_name = "N")]
+    pub(super) jobs: Option<usize>,
+
+    /// Prints events as lines of JSON on standard output.
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// Prints plain lines even on a terminal.
+    #[arg(long)]
+    pub(super) plain: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Deploy {
+    #[command(flatten)]
+    pub(super) selection: Selection,
+    #[command(flatten)]
+    pub(super) options: RunOptions,
+
+    /// Shows before and after of everything that changes.
+    #[arg(long)]
+    pub(super) diff: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Plan {
+    #[command(flatten)]
+    pub(super) selection: Selection,
+    #[command(flatten)]
+    pub(super) options: RunOptions,
+
+    /// Exits with 10 when something would change.
+    #[arg(long)]
+    pub(super) exit_code: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Run {
+    /// The inventory file.
+    pub(super) inventory: PathBuf,
+
+    /// The recipe: a name from the inventory's recipe directories, or a path.
+    #[arg(required_unless_present = "expression")]
+    pub(super) recipe: Option<String>,
+
+    /// One expression instead of a recipe: `package_ensure("htop")`.
+    #[arg(short, long, conflicts_with = "recipe")]
+    pub(super) expression: Option<String>,
+
+    /// On these hosts: names, globs, `@group`, `!exclusion`, separated by commas.
+    #[arg(long, value_name = "HOSTS")]
+    pub(super) on: String,
+
+    /// A parameter of the recipe.
+    #[arg(short, long = "param", value_name = "NAME=VALUE")]
+    pub(super) params: Vec<String>,
+
+    /// Shows what would change, and changes nothing.
+    #[arg(long)]
+    pub(super) check: bool,
+
+    /// Shows before and after of everything that changes.
+    #[arg(long)]
+    pub(super) diff: bool,
+
+    #[command(flatten)]
+    pub(super) options: RunOptions,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Exec {
+    /// The inventory file.
+    pub(super) inventory: PathBuf,
+
+    /// On these hosts: names, globs, `@group`, `!exclusion`, separated by commas.
+    #[arg(long, value_name = "HOSTS")]
+    pub(super) on: String,
+
+    /// As this user.
+    #[arg(long)]
+    pub(super) user: Option<String>,
+
+    /// Ends the command after so many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub(super) timeout: u32,
+
+    /// The command; several words are joined by blanks and given to a shell.
+    #[arg(last = true, required = true)]
+    pub(super) command: Vec<String>,
+
+    #[command(flatten)]
+    pub(super) options: RunOptions,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Up {
+    /// The inventory file.
+    pub(super) inventory: PathBuf,
+
+    /// Only these hosts.
+    #[arg(long, value_name = "HOSTS")]
+    pub(super) on: Option<String>,
+
+    #[command(flatten)]
+    pub(super) options: RunOptions,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Down {
+    /// The inventory file.
+    pub(super) inventory: PathBuf,
+
+    /// Only these hosts.
+    #[arg(long, value_name = "HOSTS")]
+    pub(super) on: Option<String>,
+
+    /// Also removes the named volumes: their data is lost.
+    #[arg(long)]
+    pub(super) volumes: bool,
+
+    /// Does not ask before volumes are removed.
+    #[arg(short, long)]
+    pub(super) yes: bool,
+
+    #[command(flatten)]
+    pub(super) options: RunOptions,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Ps {
+    /// The inventory file.
+    pub(super) inventory: PathBuf,
+
+    /// Prints JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Ssh {
+    /// The inventory file.
+    pub(super) inventory: PathBuf,
+
+    /// The host.
+    pub(super) host: String,
+
+    /// A command instead of a shell; several words are joined by blanks.
+    #[arg(last = true)]
+    pub(super) command: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Config {
+    /// Prints keys and values.
+    Get {
+        /// The inventory file.
+        inventory: PathBuf,
+        /// A key, or a prefix that ends in `/`, relative to the lab's prefix; everything when not given.
+        key: Option<String>,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows how the keys differ from what the recipes want.
+    Diff(Plan),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Inventory {
+    /// Reads an inventory and says all that is wrong with it.
+    Check {
+        /// The inventory file.
+        inventory: PathBuf,
+    },
+    /// Shows hosts, groups and components as they are after all defaults and ranges.
+    Show {
+        /// The inventory file.
+        inventory: PathBuf,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Recipe {
+    /// Lists the recipes that an inventory (or a directory) has.
+    List {
+        /// An inventory file or a directory of recipes; `recipes` when not given.
+        from: Option<PathBuf>,
+    },
+    /// Prints a recipe's text and parameters.
+    Doc {
+        /// Its name, or its folder.
+        recipe: String,
+        /// An inventory file or a directory of recipes; `recipes` when not given.
+        #[arg(long, value_name = "PATH")]
+        from: Option<PathBuf>,
+    },
+    /// Compiles recipes and checks their types; with an inventory also the parameters of its components.
+    Check {
+        /// An inventory file or a directory of recipes; `recipes` when not given.
+        from: Option<PathBuf>,
+    },
+    /// Prints the reference of all functions that recipes may call.
+    Functions,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Image {
+    /// Builds the bare SSH image with the engine.
+    Build {
+        /// The base image; Ubuntu when not given.
+        #[arg(long, conflicts_with = "rootfs")]
+        base: Option<String>,
+        /// A root file system, as a directory or tar file, to be the base where no image can be pulled.
+        #[arg(long, value_name = "DIR_OR_TAR")]
+        rootfs: Option<PathBuf>,
+        /// The name of the result.
+        #[arg(long, default_value = "ovs-cuisine/ssh:latest")]
+        tag: String,
+        /// The directory with the Dockerfile.
+        #[arg(long, default_value = "images/ssh")]
+        context: PathBuf,
+        /// The engine's address; the local one when not given.
+        #[arg(long)]
+        engine: Option<String>,
+    },
+}
+
+/// Prints a completion script on standard output.
+pub(super) fn completions(shell: clap_complete::Shell) {
+    clap_complete::generate(shell, &mut Args::command(), "ovs-cuisine", &mut std::io::stdout());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

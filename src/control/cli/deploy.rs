@@ -1,0 +1,39 @@
+//! `deploy` and `plan`.
+
+use super::{
+    args,
+    failure::{Exit, Failure},
+    output::style,
+    run::{Lab, run},
+};
+use crate::{
+    control::event::{RunKind, Status, Summary},
+    wire::Mode,
+};
+
+pub(super) async fn deploy(args: args::Deploy, verbose: u8) -> Result<Exit, Failure> {
+    let lab = Lab::load(&args.selection.inventory)?;
+    let request = lab.request(&args.selection, RunKind::Deploy, Mode::Apply, &args.options)?;
+    let summary = run(request, style(&args.options, args.diff, verbose)).await?;
+    Ok(Exit::of(&summary))
+}
+
+pub(super) async fn plan(args: args::Plan, verbose: u8) -> Result<Exit, Failure> {
+    let lab = Lab::load(&args.selection.inventory)?;
+    let request = lab.request(&args.selection, RunKind::Plan, Mode::Check, &args.options)?;
+    let summary = run(request, style(&args.options, true, verbose)).await?;
+    let drift = if args.exit_code && differs(&summary) { Exit::Drift } else { Exit::Done };
+    Ok(Exit::of(&summary).max(drift))
+}
+
+/// `config diff`: a plan of which only the keys count.
+pub(super) async fn config_diff(args: args::Plan, verbose: u8) -> Result<Exit, Failure> {
+    plan(args, verbose).await
+}
+
+/// Whether a deploy would do anything, or cannot be told to do nothing.
+fn differs(summary: &Summary) -> bool {
+    summary.containers_changed > 0
+        || summary.keys_changed > 0
+        || summary.hosts.iter().any(|host| matches!(host.status, Status::Changed | Status::Unknown))
+}

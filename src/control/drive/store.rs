@@ -1,0 +1,443 @@
+//! The lab's configuration store during a run: which component provides it, how it is reached, what is written to it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    sync::Arc,
+};
+
+use indexmap::IndexMap;
+use tokio::sync::OnceCell;
+
+use super::{
+    DriveError, Fleet,
+    component::Evaluated,
+    error::{chain, problem},
+    run::{Bound, Crew, addresses},
+};
+use crate::{
+    control::{
+        config::{BoxFuture, Comparison, ConfigError, Dial, LoginMode, Store, StoreAccess, Stream, Value, Wish},
+        event::{ConfigChange, Problem, RunEvent, Status},
+        inventory::{Component, Inventory},
+        link::Keyring,
+        recipe::{Library, Scene, StoreSpec, Surroundings},
+    },
+    plan::{Action, Answer, ComponentName, HostName, LaunchDescription, Question, Secret},
+    tree::{Digest, TreeSummary},
+    wire::Mode,
+};
+
+/// Makes the etcd links of one component's services.
+#[derive(Clone)]
+pub(super) struct LinkMaker {
+    access: StoreAccess,
+    user: ComponentName,
+    password: Secret<String>,
+}
+
+impl LinkMaker {
+    /// The etcd link of a launch node, with the component's login.
+    pub(super) fn link(&self, node: &str) -> Result<Secret<String>, String> {
+        self.access.etcd_link(self.user.as_str(), &self.password, node).map_err(|error| chain(&error))
+    }
+}
+
+/// A store and where it runs.
+pub struct StoreHandle {
+    spec: StoreSpec,
+    hosts: Vec<HostName>,
+    open: OnceCell<Arc<Store>>,
+}
+
+impl StoreHandle {
+    fn access(&self) -> Result<StoreAccess, String> {
+        let endpoints = self.spec.endpoints.iter().map(|endpoint| split_endpoint(endpoint)).collect::<Result<_, _>>()?;
+        Ok(StoreAccess {
+            endpoints,
+            user: self.spec.user.clone(),
+            password: self.spec.password.clone(),
+            ca: self.spec.ca.clone(),
+        })
+    }
+
+    /// The store, logged in. Reached through the SSH link of the first of its hosts that answers; found anew after
+    /// each loss.
+    async fn store(&self, fleet: &Arc<Fleet>, inventory: &Inventory) -> Result<&Arc<Store>, ConfigError> {
+        let access = self.access().map_err(|endpoint| ConfigError::BadEndpoint { endpoint })?;
+        let dial = dial(Arc::clone(fleet), self.hosts.clone());
+        let open = || async { Ok(Arc::new(Store::open(access, dial, &inventory.lab.name).await?)) };
+        self.open.get_or_try_init(open).await
+    }
+}
+
+/// `host:port`; gives the text back when it is not that.
+fn split_endpoint(endpoint: &str) -> Result<(String, u16), String> {
+    let parts = endpoint.rsplit_once(':').and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+    parts.ok_or_else(|| endpoint.to_owned())
+}
+
+fn dial(fleet: Arc<Fleet>, hosts: Vec<HostName>) -> Dial {
+    Arc::new(move |address, port| -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
+        let (fleet, hosts) = (Arc::clone(&fleet), hosts.clone());
+        Box::pin(async move {
+            let mut last = io::Error::other("the store has no host");
+            for host in &hosts {
+                let tunnel = match fleet.session(host).await {
+                    Ok(session) => session.tunnel(&address, port).await.map_err(|error| chain(&error)),
+                    Err(error) => Err(chain(&*error)),
+                };
+                match tunnel {
+                    Ok(stream) => return Ok(Box::new(stream) as Box<dyn Stream>),
+                    Err(why) => last = io::Error::other(format!("through host {host}: {why}")),
+                }
+            }
+            Err(last)
+        })
+    })
+}
+
+/// The stores of an inventory, by the component that provides them.
+pub(super) struct Stores(IndexMap<ComponentName, StoreHandle>);
+
+impl Stores {
+    /// Finds the stores: components whose recipe defines `store(ctx)`.
+    pub(super) fn of(
+        inventory: &Inventory,
+        keyring: &Arc<Keyring>,
+        bound: &HashMap<ComponentName, Arc<Bound>>,
+        addresses: &BTreeMap<HostName, String>,
+    ) -> Result<Self, DriveError> {
+        let mut stores = IndexMap::new();
+        for component in inventory.components.values() {
+            let Some(bound) = bound.get(&component.name).filter(|bound| bound.recipe.has_store()) else { continue };
+            let scene = Scene { inventory, component, params: &bound.params, addresses, prefix: &bound.prefix };
+            let surroundings = StoreSurroundings { keyring, component: &component.name };
+            if let Some(spec) = bound.recipe.store(&scene, &surroundings)? {
+                let handle = StoreHandle { spec, hosts: component.hosts.clone(), open: OnceCell::new() };
+                stores.insert(component.name.clone(), handle);
+            }
+        }
+        Ok(Self(stores))
+    }
+
+    /// Refuses components that keep configuration but need no store, and prefixes that lie within each other: a login
+    /// that may read one would read the other.
+    pub(super) fn check(
+        &self,
+        inventory: &Inventory,
+        components: &[Arc<Component>],
+        bound: &HashMap<ComponentName, Arc<Bound>>,
+    ) -> Result<(), DriveError> {
+        for component in components {
+            let keeps = bound.get(&component.name).is_some_and(|bound| bound.recipe.has_config());
+            if keeps && self.of_component(inventory, component).is_none() {
+                let candidate = self.0.keys().next().cloned();
+                return Err(DriveError::NoStore { component: component.name.clone(), candidate });
+            }
+        }
+        let prefixes: Vec<_> = components.iter().filter_map(|component| Some((component, bound.get(&component.name)?))).collect();
+        for (index, (one, one_bound)) in prefixes.iter().enumerate() {
+            for (other, other_bound) in &prefixes[index + 1..] {
+                let (one_prefix, other_prefix) = (&one_bound.prefix, &other_bound.prefix);
+                if one_prefix.starts_with(other_prefix.as_str()) || other_prefix.starts_with(one_prefix.as_str()) {
+                    return Err(DriveError::PrefixesOverlap {
+                        one: one.name.clone(),
+                        other: other.name.clone(),
+                        prefix: one_prefix.clone(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The store that a component writes to: its own, or the nearest one among what it needs.
+    fn of_component(&self, inventory: &Inventory, component: &Component) -> Option<(&ComponentName, &StoreHandle)> {
+        let mut seen = Vec::new();
+        let mut next = vec![component.name.clone()];
+        while let Some(name) = next.pop() {
+            if let Some((name, store)) = self.0.get_key_value(&name) {
+                return Some((name, store));
+            }
+            if seen.contains(&name) {
+                continue;
+            }
+            let known = inventory.components.get(&name).unwrap_or(component);
+            next.extend(known.needs.iter().cloned());
+            seen.push(name);
+        }
+        // An ad-hoc recipe needs nothing by itself; the lab's only store is then the one that is meant.
+        let is_ad_hoc = !inventory.components.contains_key(&component.name);
+        if is_ad_hoc && self.0.len() == 1 { self.0.first() } else { None }
+    }
+
+    /// What makes the etcd links of a component's services.
+    pub(super) fn link_maker(
+        &self,
+        inventory: &Inventory,
+        keyring: &Keyring,
+        component: &Component,
+    ) -> Result<LinkMaker, DriveError> {
+        let Some((_, store)) = self.of_component(inventory, component) else {
+            let candidate = self.0.keys().next().cloned();
+            return Err(DriveError::NoStore { component: component.name.clone(), candidate });
+        };
+        let access = store.access().map_err(|endpoint| ConfigError::BadEndpoint { endpoint })?;
+        let password = login_password(keyring, &component.name)?;
+        Ok(LinkMaker { access, user: component.name.clone(), password })
+    }
+}
+
+/// The password of a component's etcd login; made at first use.
+fn login_password(keyring: &Keyring, component: &ComponentName) -> Result<Secret<String>, DriveError> {
+    Ok(keyring.password(&format!("etcd/{component}"))?)
+}
+
+/// What `store(ctx)` may ask: secrets only.
+struct StoreSurroundings<'a> {
+    keyring: &'a Arc<Keyring>,
+    component: &'a ComponentName,
+}
+
+const NOT_HERE: &str = "store(ctx) may ask for secrets only";
+
+impl Surroundings for StoreSurroundings<'_> {
+    fn ask(&self, _: Question) -> Result<Answer, String> {
+        Err(NOT_HERE.to_owned())
+    }
+
+    fn tree(&self, _: &std::path::Path, _: &[String]) -> Result<TreeSummary, String> {
+        Err(NOT_HERE.to_owned())
+    }
+
+    fn blob(&self, _: &std::path::Path) -> Result<(Digest, u64), String> {
+        Err(NOT_HERE.to_owned())
+    }
+
+    fn secret(&self, name: &str) -> Result<Secret<String>, String> {
+        super::surroundings::component_secret(self.keyring, self.component, name)
+    }
+
+    fn launcher(&self) -> Result<(Digest, u64), String> {
+        Err(NOT_HERE.to_owned())
+    }
+
+    fn etcd_link(&self, _: &str) -> Result<Secret<String>, String> {
+        Err(NOT_HERE.to_owned())
+    }
+}
+
+impl Crew {
+    /// Compares a component's keys with etcd and, when applying, writes them and its login.
+    pub(super) async fn configure(
+        self: &Arc<Self>,
+        component: &Arc<Component>,
+        evaluations: &BTreeMap<HostName, Evaluated>,
+    ) -> Status {
+        match self.configure_or(component, evaluations).await {
+            Ok(status) => status,
+            Err(shown) => {
+                self.component_failed(component, None, *shown).await;
+                Status::Failed
+            }
+        }
+    }
+
+    async fn configure_or(
+        self: &Arc<Self>,
+        component: &Arc<Component>,
+        evaluations: &BTreeMap<HostName, Evaluated>,
+    ) -> Result<Status, Box<Problem>> {
+        let keys = self.wanted_keys(component, evaluations).await.map_err(Box::new)?;
+        let Some((_, handle)) = self.stores.of_component(&self.inventory, component) else {
+            if keys.is_empty() {
+                return Ok(Status::Unchanged);
+            }
+            let candidate = self.stores.0.keys().next().cloned();
+            let error = DriveError::NoStore { component: component.name.clone(), candidate };
+            return Err(Box::new(problem(&error, error.hint())));
+        };
+        let Some(bound) = self.bound(&component.name) else { return Ok(Status::Unchanged) };
+        if self.mode == Mode::Check
+            && let Some(why) = self.why_not_comparable(handle, evaluations)
+        {
+            return Ok(self.keys_unknown(component, &why).await);
+        }
+        let shown = |error: ConfigError| Box::new(problem(&error, error.hint()));
+        let store = match handle.store(&self.fleet, &self.inventory).await {
+            Ok(store) => store,
+            // In plan the store may legitimately be down: that is not an error but something that cannot be told.
+            Err(error) if self.mode == Mode::Check => {
+                return Ok(self.keys_unknown(component, &chain(&error)).await);
+            }
+            Err(error) => return Err(shown(error)),
+        };
+        let login = self.ensure_login(store, component, &bound.prefix).await?;
+        let wish = self.wish(store, component, &bound.prefix, keys, evaluations).await.map_err(shown)?;
+        let comparison = store.compare(&wish).await.map_err(shown)?;
+        let mut changes = login;
+        changes.extend(key_changes(&comparison));
+        let count = u32::try_from(changes.len()).unwrap_or(u32::MAX);
+        let applied = self.mode == Mode::Apply;
+        if applied {
+            store.apply(comparison).await.map_err(shown)?;
+        }
+        self.ledger.keys_changed(count);
+        self.events.send(RunEvent::Config { component: component.name.clone(), changes, applied }).await;
+        Ok(if count == 0 { Status::Unchanged } else { Status::Changed })
+    }
+
+    /// The whole keys that a component wants: those of `config(ctx)` and the launch descriptions of its hosts.
+    async fn wanted_keys(
+        self: &Arc<Self>,
+        component: &Arc<Component>,
+        evaluations: &BTreeMap<HostName, Evaluated>,
+    ) -> Result<BTreeMap<String, Value>, Problem> {
+        let config = self.evaluate_config(component).await.map_err(|error| problem(&error, error.hint()))?;
+        let mut keys: BTreeMap<String, Value> =
+            config.into_iter().map(|(key, value)| (key, Value { bytes: value.bytes, secret: value.secret })).collect();
+        for evaluated in evaluations.values() {
+            let Evaluated::Ready(_, evaluation) = evaluated else { continue };
+            for launch in &evaluation.launches {
+                let bytes = description(&launch.description).map_err(|error| problem(&error, None))?;
+                keys.insert(launch.key.clone(), Value { bytes, secret: false });
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Adds what is in etcd for hosts that are not looked at in this run: their launch descriptions stay.
+    async fn wish(
+        &self,
+        store: &Store,
+        component: &Component,
+        prefix: &str,
+        mut keys: BTreeMap<String, Value>,
+        evaluations: &BTreeMap<HostName, Evaluated>,
+    ) -> Result<Wish, ConfigError> {
+        let looked_at = |host: &HostName| matches!(evaluations.get(host), Some(Evaluated::Ready(..)));
+        for host in component.hosts.iter().filter(|host| !looked_at(host)) {
+            for entry in store.get(&LaunchDescription::node(prefix, host, "")).await? {
+                keys.entry(entry.key).or_insert(Value { bytes: entry.value, secret: false });
+            }
+        }
+        Ok(Wish { component: component.name.clone(), prefix: prefix.to_owned(), keys })
+    }
+
+    async fn ensure_login(
+        &self,
+        store: &Store,
+        component: &Component,
+        prefix: &str,
+    ) -> Result<Vec<ConfigChange>, Box<Problem>> {
+        let password = login_password(&self.keyring, &component.name)
+            .map_err(|error| Box::new(problem(&error, error.hint())))?;
+        let mode = if self.mode == Mode::Apply { LoginMode::Apply } else { LoginMode::Check };
+        let change = store
+            .ensure_login(&component.name, prefix, &password, mode)
+            .await
+            .map_err(|error| Box::new(problem(&error, error.hint())))?;
+        Ok(change.into_iter().map(|change| login_change(&change)).collect())
+    }
+
+    /// Why a plan cannot compare keys: the store's or one of the component's machines is not there.
+    fn why_not_comparable(
+        &self,
+        handle: &StoreHandle,
+        evaluations: &BTreeMap<HostName, Evaluated>,
+    ) -> Option<String> {
+        if let Some(host) = handle.hosts.iter().find(|host| self.absent(host).is_some()) {
+            return Some(format!("the store's host {host} does not exist yet"));
+        }
+        let absent = evaluations.iter().find(|(_, evaluated)| matches!(evaluated, Evaluated::Absent));
+        absent.map(|(host, _)| format!("host {host} does not exist yet"))
+    }
+
+    async fn keys_unknown(&self, component: &Component, why: &str) -> Status {
+        for host in self.hosts_of(component).into_iter().take(1) {
+            if self.absent(&host).is_none() {
+                let why = format!("its keys in etcd cannot be compared: {why}");
+                let component = component.name.clone();
+                self.ledger.unknown(&host);
+                self.events.send(RunEvent::ComponentUnknown { component, host, why }).await;
+            }
+        }
+        Status::Unknown
+    }
+
+    /// After a store component is deployed: authentication on, then its own keys.
+    pub(super) async fn open_store(self: &Arc<Self>, component: &Arc<Component>) -> Status {
+        if self.mode == Mode::Check {
+            return self.configure(component, &BTreeMap::new()).await;
+        }
+        let Some((_, handle)) = self.stores.of_component(&self.inventory, component) else { return Status::Unchanged };
+        let opened = async {
+            let store = handle.store(&self.fleet, &self.inventory).await?;
+            store.ensure_auth(LoginMode::Apply).await
+        };
+        match opened.await {
+            Ok(change) => {
+                let changes: Vec<_> = change.iter().map(login_change).collect();
+                let changed = !changes.is_empty();
+                if changed {
+                    self.ledger.keys_changed(1);
+                    let event = RunEvent::Config { component: component.name.clone(), changes, applied: true };
+                    self.events.send(event).await;
+                }
+                let keys = self.configure(component, &BTreeMap::new()).await;
+                keys.max(if changed { Status::Changed } else { Status::Unchanged })
+            }
+            Err(error) => {
+                self.component_failed(component, None, problem(&error, error.hint())).await;
+                Status::Failed
+            }
+        }
+    }
+}
+
+fn description(description: &LaunchDescription) -> Result<Vec<u8>, serde_json::Error> {
+    let mut bytes = serde_json::to_vec_pretty(description)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn key_changes(comparison: &Comparison) -> Vec<ConfigChange> {
+    let shown = |change: &crate::control::config::KeyChange| ConfigChange {
+        key: change.key.clone(),
+        action: change.action,
+        before: change.before.clone(),
+        after: change.after.clone(),
+    };
+    comparison.changes().iter().map(shown).collect()
+}
+
+fn login_change(change: &crate::control::config::AuthChange) -> ConfigChange {
+    ConfigChange {
+        key: format!("login {}", change.user),
+        action: if change.action == Action::Create { Action::Create } else { Action::Modify },
+        before: None,
+        after: Some(change.details.join(", ")),
+    }
+}
+
+/// A store for looking at only, without a run: the lab's only one.
+pub async fn read_only_store(
+    fleet: &Arc<Fleet>,
+    inventory: &Inventory,
+    library: &Library,
+    keyring: &Arc<Keyring>,
+) -> Result<Arc<Store>, DriveError> {
+    let addresses = addresses(inventory);
+    let mut bound = HashMap::new();
+    for component in inventory.components.values() {
+        let recipe = library.load(&component.recipe)?;
+        if recipe.has_store() {
+            let params = recipe.bind(component, inventory.directory())?;
+            bound.insert(component.name.clone(), Arc::new(Bound { recipe, params, prefix: String::new() }));
+        }
+    }
+    let stores = Stores::of(inventory, keyring, &bound, &addresses)?;
+    let handle = stores.0.values().next().ok_or(DriveError::NoStoreAtAll)?;
+    Ok(Arc::clone(handle.store(fleet, inventory).await?))
+}
