@@ -19,16 +19,21 @@ pub(super) async fn deploy(args: args::Deploy, verbose: u8) -> Result<Exit, Fail
 }
 
 pub(super) async fn plan(args: args::Plan, verbose: u8) -> Result<Exit, Failure> {
+    compare(args, verbose, false).await
+}
+
+/// `config diff`: a plan that looks at keys only.
+pub(super) async fn config_diff(args: args::Plan, verbose: u8) -> Result<Exit, Failure> {
+    compare(args, verbose, true).await
+}
+
+async fn compare(args: args::Plan, verbose: u8, keys_only: bool) -> Result<Exit, Failure> {
     let lab = Lab::load(&args.selection.inventory)?;
-    let request = lab.request(&args.selection, RunKind::Plan, Mode::Check, &args.options)?;
+    let mut request = lab.request(&args.selection, RunKind::Plan, Mode::Check, &args.options)?;
+    request.keys_only = keys_only;
     let summary = run(request, style(&args.options, true, verbose)).await?;
     let drift = if args.exit_code && differs(&summary) { Exit::Drift } else { Exit::Done };
     Ok(Exit::of(&summary).max(drift))
-}
-
-/// `config diff`: a plan of which only the keys count.
-pub(super) async fn config_diff(args: args::Plan, verbose: u8) -> Result<Exit, Failure> {
-    plan(args, verbose).await
 }
 
 /// Whether a deploy would do anything, or cannot be told to do nothing.

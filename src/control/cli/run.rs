@@ -86,6 +86,7 @@ impl Lab {
             components,
             hosts,
             mode,
+            keys_only: false,
             jobs: options.jobs,
             cache: cache(),
         }

@@ -55,6 +55,9 @@ async fn run_parts(crew: &Arc<Crew>, component: &Arc<Component>, hosts: &[HostNa
     let is_store = crew.is_store(component);
     // A store cannot hold keys before it runs; everything else has its keys before its hosts are touched.
     let mut keys = Status::Unchanged;
+    if crew.keys_only {
+        return (crew.configure(component, &evaluations).await, None);
+    }
     if !is_store {
         keys = crew.configure(component, &evaluations).await;
         if keys >= Status::NotAttempted {

@@ -52,6 +52,8 @@ pub struct Request {
     pub hosts: Vec<HostName>,
     /// Whether to stop at the diff.
     pub mode: Mode,
+    /// Only look at the keys in etcd.
+    pub keys_only: bool,
     /// At most so many hosts at once.
     pub jobs: Option<usize>,
     /// Where caches live; none when there is no such place.
@@ -76,6 +78,7 @@ pub(super) struct Crew {
     pub(super) ledger: Ledger,
     pub(super) stores: Stores,
     pub(super) mode: Mode,
+    pub(super) keys_only: bool,
     pub(super) cancel: CancellationToken,
     /// Hosts that are worked on at once.
     pub(super) permits: Semaphore,
@@ -107,7 +110,7 @@ pub async fn run(request: Request, events: Events, cancel: CancellationToken) ->
 impl Crew {
     /// Loads every recipe and binds every parameter, so that bad input stops the run before anything is touched.
     fn prepare(request: Request, events: Events, cancel: CancellationToken) -> Result<Self, DriveError> {
-        let Request { inventory, library, mut recipes, components, hosts, mode, jobs, cache, .. } = request;
+        let Request { inventory, library, mut recipes, components, hosts, mode, keys_only, jobs, cache, .. } = request;
         let keyring = super::open_keyring(&inventory)?;
         let addresses = addresses(&inventory);
         let mut bound = HashMap::new();
@@ -145,6 +148,7 @@ impl Crew {
             ledger,
             stores,
             mode,
+            keys_only,
             cancel,
             permits: Semaphore::new(jobs.unwrap_or(DEFAULT_JOBS).max(1)),
             hosts: hosts.into_iter().collect(),
