@@ -2,7 +2,15 @@
 
 use std::{error::Error, fmt, process::ExitCode};
 
-use crate::control::event::{Status, Summary};
+use crate::control::{
+    config::ConfigError,
+    drive::{DriveError, HostError},
+    event::{Status, Summary},
+    inventory::{InventoryError, SelectError},
+    lab::LabError,
+    link::{KeyError, LinkError},
+    recipe::RecipeError,
+};
 
 /// What the process exits with. Families of ten; with several hosts the largest wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -134,5 +142,89 @@ impl fmt::Display for Because {
 impl Error for Because {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(self.source.as_ref())
+    }
+}
+
+impl From<InventoryError> for Failure {
+    fn from(error: InventoryError) -> Self {
+        let rendered = error.render(super::output::stderr_color());
+        Self { exit: Exit::BadInput, error: Shown::Rendered(rendered), hint: None }
+    }
+}
+
+impl From<SelectError> for Failure {
+    fn from(error: SelectError) -> Self {
+        let hint = error.hint();
+        Self::new(Exit::BadInput, error, hint)
+    }
+}
+
+impl From<RecipeError> for Failure {
+    fn from(error: RecipeError) -> Self {
+        let hint = error.hint();
+        Self::new(Exit::BadInput, error, hint)
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        let hint = error.hint();
+        Self::new(Exit::BadInput, error, hint)
+    }
+}
+
+impl From<LinkError> for Failure {
+    fn from(error: LinkError) -> Self {
+        let hint = error.hint();
+        Self::new(Exit::Unreachable, error, hint)
+    }
+}
+
+impl From<LabError> for Failure {
+    fn from(error: LabError) -> Self {
+        let exit = if error.is_bad_input() { Exit::BadInput } else { Exit::Unreachable };
+        let hint = error.hint();
+        Self::new(exit, error, hint)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let exit = match &error {
+            ConfigError::Unreachable { .. } | ConfigError::LoginRefused { .. } | ConfigError::Tls { .. } => {
+                Exit::Unreachable
+            }
+            ConfigError::LockHeld { .. } => Exit::Refused,
+            _ => Exit::OpFailed,
+        };
+        let hint = error.hint();
+        Self::new(exit, error, hint)
+    }
+}
+
+impl From<HostError> for Failure {
+    fn from(error: HostError) -> Self {
+        let hint = error.hint();
+        Self::new(Exit::Unreachable, error, hint)
+    }
+}
+
+impl From<DriveError> for Failure {
+    fn from(error: DriveError) -> Self {
+        match error {
+            DriveError::Recipe(error) => error.into(),
+            DriveError::Lab(error) => error.into(),
+            DriveError::Keys(error) => error.into(),
+            DriveError::Select(error) => error.into(),
+            DriveError::Config(error) => error.into(),
+            error => {
+                let exit = match &error {
+                    DriveError::Host { .. } | DriveError::NoContainer(_) => Exit::Unreachable,
+                    _ => Exit::BadInput,
+                };
+                let hint = error.hint();
+                Self::new(exit, error, hint)
+            }
+        }
     }
 }

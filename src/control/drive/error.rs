@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use crate::{
-    control::{config::ConfigError, event::Problem, inventory::SelectError, lab::LabError, link::{KeyError, LinkError}, recipe::RecipeError},
+    control::{config::ConfigError, event::Problem, inventory::SelectError, lab::LabError, link::{KeyError, LinkError, ProgramError}, recipe::RecipeError},
     plan::{ComponentName, HostName},
 };
 
@@ -65,6 +65,9 @@ pub enum HostError {
     /// Connecting, logging in, placing the helper, or sending.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The program to place cannot be had.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
     /// The helper or the connection ended.
     #[error("the connection was lost: {why}")]
     Lost {
@@ -119,7 +122,7 @@ impl HostError {
             Self::Lost { .. } | Self::Silent { .. } => {
                 Some("run the same command again: what was done stays done".to_owned())
             }
-            Self::Protocol(_) => None,
+            Self::Protocol(_) | Self::Program(_) => None,
         }
     }
 }

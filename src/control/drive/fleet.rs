@@ -15,7 +15,7 @@ use crate::{
         event::{HostPhase, RunEvent},
         inventory::{Access, Inventory},
         lab::Engine,
-        link::Keyring,
+        link::{Keyring, Target},
     },
     plan::HostName,
 };
@@ -113,20 +113,21 @@ impl Fleet {
         opened.map(Arc::new).map_err(Arc::new)
     }
 
-    async fn open(&self, host: &HostName) -> Result<HostSession, HostError> {
-        let definition = self.inventory.hosts.get(host).ok_or(HostError::NoContainer)?;
-        let no_way = |error: DriveError| match error {
-            DriveError::NoContainer(_) => HostError::NoContainer,
-            error => HostError::NoWay(Box::new(error)),
-        };
+    /// How to reach a host; a container's address is looked up at the engine each time.
+    pub async fn target(&self, host: &HostName) -> Result<Target, DriveError> {
+        let definition = self.inventory.hosts.get(host).ok_or_else(|| DriveError::NoContainer(host.clone()))?;
         let endpoint = match &definition.access {
-            Access::Container(_) => {
-                let engine = self.engine().await.map_err(no_way)?;
-                engine.endpoint(&self.inventory.lab.name, host).await.map_err(DriveError::from).map_err(no_way)?
-            }
+            Access::Container(_) => self.engine().await?.endpoint(&self.inventory.lab.name, host).await?,
             Access::Ssh(_) => None,
         };
-        let target = target_of(definition, &self.keyring, endpoint.as_ref()).map_err(no_way)?;
+        target_of(definition, &self.keyring, endpoint.as_ref())
+    }
+
+    async fn open(&self, host: &HostName) -> Result<HostSession, HostError> {
+        let target = self.target(host).await.map_err(|error| match error {
+            DriveError::NoContainer(_) => HostError::NoContainer,
+            error => HostError::NoWay(Box::new(error)),
+        })?;
         let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(host);
         let bootstrapping = |bytes| {
             let phase = HostPhase::Bootstrapping { bytes };

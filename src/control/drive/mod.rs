@@ -19,7 +19,7 @@ pub use containers::{Down, down, ps, up};
 pub use error::{DriveError, HostError};
 pub use events::Events;
 pub use fleet::Fleet;
-pub use run::{AdHoc, Request, Work, run};
+pub use run::{Request, run};
 pub use session::{HostSession, PlanEnd};
 pub use store::{StoreHandle, read_only_store};
 pub use target::{open_keyring, target_of};

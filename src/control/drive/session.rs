@@ -86,7 +86,7 @@ impl HostSession {
         target: Arc<Target>,
         ready_within: Option<Duration>,
         owner: &str,
-        bootstrapping: impl Fn(u64) + Send + Sync,
+        bootstrapping: impl Fn(u64) + Send,
     ) -> Result<Self, HostError> {
         let started = Instant::now();
         let link = match ready_within {
@@ -98,7 +98,7 @@ impl HostSession {
             owner: owner.to_owned(),
             lock_wait_ms: u64::try_from(LOCK_WAIT.as_millis()).unwrap_or(u64::MAX),
         };
-        let channel = link.start_helper(&HelperProgram::embedded(), hello, bootstrapping).await?;
+        let channel = link.start_helper(&HelperProgram::embedded()?, hello, bootstrapping).await?;
         let facts = Arc::new(channel.facts().clone());
         let (sender, receiver) = channel.split();
         let routes = Requests::default();
@@ -127,7 +127,8 @@ impl HostSession {
 
     /// Messages sent and received over the helper channel so far.
     pub fn messages(&self) -> u64 {
-        self.sender.messages()
+        let traffic = self.sender.traffic();
+        traffic.sent_messages + traffic.received_messages
     }
 
     /// A stream to a port that the host can reach.
@@ -196,11 +197,10 @@ impl HostSession {
         end
     }
 
-    /// Says goodbye and closes the link.
+    /// Says goodbye: the helper ends. The link closes when the last owner of the session is gone.
     pub async fn close(self: Arc<Self>) {
         // The helper also ends when the channel does; this only spares it an error.
         let _ = self.sender.send(&ToHelper::Bye).await;
-        self.link.close().await;
     }
 
     fn supply(&self, request: u32, demand: Demand, sources: Arc<Sources>) -> JoinHandle<()> {

@@ -56,9 +56,9 @@ impl Sources {
 
     /// Offers the embedded launcher; its digest and length in bytes.
     pub fn launcher(&self) -> io::Result<(Digest, u64)> {
-        let program = launcher()?;
-        let size = program.len() as u64;
-        Ok((self.contents_mut().add_bytes(program.to_vec()), size))
+        let program = launcher().map_err(io::Error::other)?;
+        let content = program.content().map_err(io::Error::other)?;
+        Ok((self.contents_mut().add_bytes(content.to_vec()), program.size()))
     }
 
     /// Answers a host's demand; blocks.

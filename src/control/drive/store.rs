@@ -191,7 +191,7 @@ impl Stores {
 
 /// The password of a component's etcd login; made at first use.
 fn login_password(keyring: &Keyring, component: &ComponentName) -> Result<Secret<String>, DriveError> {
-    Ok(keyring.password(&format!("etcd/{component}"))?)
+    Ok(keyring.password(&format!("login.{component}"))?)
 }
 
 /// What `store(ctx)` may ask: secrets only.

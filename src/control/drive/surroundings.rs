@@ -70,5 +70,5 @@ pub(super) fn component_secret(
     component: &ComponentName,
     name: &str,
 ) -> Result<Secret<String>, String> {
-    keyring.password(&format!("{component}/{name}")).map_err(|error| chain(&error))
+    keyring.password(&format!("secret.{component}.{name}")).map_err(|error| chain(&error))
 }

@@ -27,18 +27,19 @@ pub fn target_of(host: &Host, keyring: &Keyring, endpoint: Option<&Endpoint>) ->
             address: endpoint.address.clone(),
             port: endpoint.port,
             user: container.user.clone(),
-            identities: vec![keyring.identity()?],
+            identities: vec![keyring.lab_key()?.identity()],
             jump: Vec::new(),
-            host_keys: HostKeys::Pinned(vec![keyring.host_key(&host.name)?.public_line().to_owned()]),
+            host_keys: keyring.pin(&host.name)?,
             sudo: container.user != "root",
             timeouts: Timeouts::default(),
+            helper_dir: None,
         }),
         (Access::Container(_), None) => Err(DriveError::NoContainer(host.name.clone())),
     }
 }
 
 fn ssh_target(name: &HostName, access: &SshAccess, keyring: &Keyring) -> Target {
-    let timeouts = Timeouts::each(Duration::from_secs(access.timeout));
+    let timeouts = Timeouts { phase: Duration::from_secs(access.timeout), ..Timeouts::default() };
     Target {
         name: name.to_string(),
         address: access.address.clone(),
@@ -49,6 +50,7 @@ fn ssh_target(name: &HostName, access: &SshAccess, keyring: &Keyring) -> Target 
         host_keys: host_keys(&access.host_key, keyring),
         sudo: access.sudo,
         timeouts,
+        helper_dir: None,
     }
 }
 
@@ -63,12 +65,13 @@ fn jump_target(hop: &Jump, keyring: &Keyring, timeouts: Timeouts) -> Target {
         host_keys: host_keys(&hop.host_key, keyring),
         sudo: false,
         timeouts,
+        helper_dir: None,
     }
 }
 
-/// A named key is the only one offered; else the agent and the usual files are.
+/// A named key is the only one offered; without one the link offers the agent's and the usual files.
 fn identities(key: Option<&PathBuf>) -> Vec<Identity> {
-    key.map_or_else(Identity::usual, |path| vec![Identity::KeyFile(path.clone())])
+    key.map(|path| Identity::KeyFile(path.clone())).into_iter().collect()
 }
 
 fn host_keys(policy: &HostKeyPolicy, keyring: &Keyring) -> HostKeys {
@@ -83,8 +86,11 @@ fn host_keys(policy: &HostKeyPolicy, keyring: &Keyring) -> HostKeys {
     }
 }
 
-/// The lab's own file first, then the user's and the system's, as OpenSSH reads them.
+/// The lab's own file first, then those that ssh(1) reads.
 fn known_hosts_files(lab: PathBuf) -> Vec<PathBuf> {
-    let user = directories::BaseDirs::new().map(|dirs| dirs.home_dir().join(".ssh/known_hosts"));
-    [Some(lab), user, Some(PathBuf::from("/etc/ssh/ssh_known_hosts"))].into_iter().flatten().collect()
+    let usual = match HostKeys::usual() {
+        HostKeys::KnownHosts { files, .. } => files,
+        HostKeys::Pinned(_) => Vec::new(),
+    };
+    std::iter::once(lab).chain(usual).collect()
 }
