@@ -113,7 +113,7 @@ fn parse_param(text: &str) -> Result<(String, ParamValue), Failure> {
         Ok(mut table) => table.shift_remove("value").unwrap_or_default(),
         Err(_) => serde_json::Value::String(value.to_owned()),
     };
-    Ok((name.trim().to_owned(), ParamValue { value, source: command_line() }))
+    Ok((name.trim().to_owned(), ParamValue { value, source: command_line(), secret: false }))
 }
 
 /// A text as a Starlark literal.

@@ -17,9 +17,9 @@ pub(super) fn inventory(args: args::Inventory) -> Result<Exit, Failure> {
             output::result(&format!(
                 "{} is good: {}, {}, {}.\n",
                 inventory.display(),
-                plural(lab.inventory.hosts.len() as u64, "host"),
-                plural(lab.inventory.groups.len() as u64, "group"),
-                plural(lab.inventory.components.len() as u64, "component"),
+                plural(lab.inventory.hosts.len() as u64, "host", "hosts"),
+                plural(lab.inventory.groups.len() as u64, "group", "groups"),
+                plural(lab.inventory.components.len() as u64, "component", "components"),
             ))?;
         }
         args::Inventory::Show { inventory, json } => {

@@ -1,6 +1,9 @@
 //! `up`, `down` and `ps`: the containers by themselves.
 
-use std::io::{IsTerminal, Write};
+use std::{
+    io::{IsTerminal, Write},
+    sync::Arc,
+};
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -83,7 +86,7 @@ pub(super) async fn ps(args: args::Ps) -> Result<Exit, Failure> {
     let lab = Lab::load(&args.inventory)?;
     let keyring = drive::open_keyring(&lab.inventory)?;
     let (events, _inbox) = Events::channel();
-    let fleet = Fleet::new(lab.inventory.clone(), keyring, events, None, CancellationToken::new());
+    let fleet = Arc::new(Fleet::new(lab.inventory.clone(), keyring, events, None, CancellationToken::new()));
     let containers = drive::ps(&fleet, &lab.inventory).await?;
     let mut rows = Vec::new();
     let mut json = Vec::new();

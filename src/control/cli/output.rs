@@ -46,6 +46,11 @@ pub(super) fn progress(line: &str) {
     let _ = writeln!(anstream::stderr(), "{line}");
 }
 
+/// Whether what goes to standard error is coloured.
+pub(super) fn stderr_color() -> bool {
+    ColorWhen::Auto.applies(&io::stderr())
+}
+
 /// Rows under a head, columns aligned, no lines around them.
 pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();

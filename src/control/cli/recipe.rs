@@ -47,9 +47,9 @@ fn library(from: Option<&Path>) -> Result<Library, Failure> {
 
 fn list(from: Option<&Path>) -> Result<Exit, Failure> {
     let entries = library(from)?.list()?;
-    let broken = entries.iter().any(|entry| entry.error.is_some());
+    let broken = entries.iter().any(|entry| entry.doc.is_err());
     let rows = entries.into_iter().map(|entry| {
-        let text = entry.error.map_or(entry.summary, |error| format!("cannot be loaded: {}", error.message()));
+        let text = entry.doc.unwrap_or_else(|error| format!("cannot be loaded: {}", error.message()));
         vec![entry.name, text]
     });
     output::result(&output::table(&["RECIPE", "ABOUT"], rows.collect()))?;
@@ -62,7 +62,7 @@ fn check(from: Option<&Path>) -> Result<Exit, Failure> {
     let mut errors = Vec::new();
     let entries = library.list()?;
     let count = entries.len();
-    errors.extend(entries.into_iter().filter_map(|entry| entry.error));
+    errors.extend(entries.into_iter().filter_map(|entry| entry.doc.err()));
     if let Some(inventory) = path {
         let lab = Lab::load(&inventory)?;
         for component in lab.inventory.components.values() {
@@ -70,7 +70,7 @@ fn check(from: Option<&Path>) -> Result<Exit, Failure> {
             errors.extend(bound.err());
         }
     }
-    let checked = plural(count as u64, "recipe");
+    let checked = plural(count as u64, "recipe", "recipes");
     match errors.len() {
         0 => {
             output::result(&format!("{checked} checked, all good.\n"))?;
@@ -80,7 +80,7 @@ fn check(from: Option<&Path>) -> Result<Exit, Failure> {
             for error in errors {
                 output::problem(&Failure::from(error));
             }
-            output::result(&format!("{checked} checked, {} found.\n", plural(wrong as u64, "error")))?;
+            output::result(&format!("{checked} checked, {} found.\n", plural(wrong as u64, "error", "errors")))?;
             Ok(Exit::BadInput)
         }
     }

@@ -44,6 +44,14 @@ pub enum DriveError {
         /// A store that the inventory has, if it has one.
         candidate: Option<ComponentName>,
     },
+    /// The recipe of a store says nonsense.
+    #[error("`{endpoint}`, which store(ctx) of component `{component}` gives, is not `host:port`")]
+    BadEndpoint {
+        /// Which component.
+        component: ComponentName,
+        /// What it says.
+        endpoint: String,
+    },
     /// Two components would share a part of etcd.
     #[error("the keys of components `{one}` and `{other}` lie within each other at `{prefix}`")]
     PrefixesOverlap {
@@ -106,6 +114,7 @@ impl DriveError {
                 Some(store) => format!("add `needs = [\"{store}\"]` to [component.{component}]"),
                 None => "add a component with the recipe `etcd` and name it in `needs`".to_owned(),
             }),
+            Self::BadEndpoint { .. } => None,
             Self::PrefixesOverlap { .. } => Some("give one of them another prefix: `def prefix(ctx)` in its recipe".to_owned()),
             Self::NoStoreAtAll => Some("add a component with the recipe `etcd`".to_owned()),
         }

@@ -46,25 +46,25 @@ impl LinkMaker {
 /// A store and where it runs.
 pub struct StoreHandle {
     spec: StoreSpec,
+    endpoints: Vec<(String, u16)>,
     hosts: Vec<HostName>,
     open: OnceCell<Arc<Store>>,
 }
 
 impl StoreHandle {
-    fn access(&self) -> Result<StoreAccess, String> {
-        let endpoints = self.spec.endpoints.iter().map(|endpoint| split_endpoint(endpoint)).collect::<Result<_, _>>()?;
-        Ok(StoreAccess {
-            endpoints,
+    fn access(&self) -> StoreAccess {
+        StoreAccess {
+            endpoints: self.endpoints.clone(),
             user: self.spec.user.clone(),
             password: self.spec.password.clone(),
             ca: self.spec.ca.clone(),
-        })
+        }
     }
 
     /// The store, logged in. Reached through the SSH link of the first of its hosts that answers; found anew after
     /// each loss.
     async fn store(&self, fleet: &Arc<Fleet>, inventory: &Inventory) -> Result<&Arc<Store>, ConfigError> {
-        let access = self.access().map_err(|endpoint| ConfigError::BadEndpoint { endpoint })?;
+        let access = self.access();
         let dial = dial(Arc::clone(fleet), self.hosts.clone());
         let open = || async { Ok(Arc::new(Store::open(access, dial, &inventory.lab.name).await?)) };
         self.open.get_or_try_init(open).await
@@ -114,7 +114,12 @@ impl Stores {
             let scene = Scene { inventory, component, params: &bound.params, addresses, prefix: &bound.prefix };
             let surroundings = StoreSurroundings { keyring, component: &component.name };
             if let Some(spec) = bound.recipe.store(&scene, &surroundings)? {
-                let handle = StoreHandle { spec, hosts: component.hosts.clone(), open: OnceCell::new() };
+                let endpoints: Result<_, _> = spec.endpoints.iter().map(|endpoint| split_endpoint(endpoint)).collect();
+                let endpoints = endpoints.map_err(|endpoint| DriveError::BadEndpoint {
+                    component: component.name.clone(),
+                    endpoint,
+                })?;
+                let handle = StoreHandle { spec, endpoints, hosts: component.hosts.clone(), open: OnceCell::new() };
                 stores.insert(component.name.clone(), handle);
             }
         }
@@ -183,7 +188,7 @@ impl Stores {
             let candidate = self.0.keys().next().cloned();
             return Err(DriveError::NoStore { component: component.name.clone(), candidate });
         };
-        let access = store.access().map_err(|endpoint| ConfigError::BadEndpoint { endpoint })?;
+        let access = store.access();
         let password = login_password(keyring, &component.name)?;
         Ok(LinkMaker { access, user: component.name.clone(), password })
     }
