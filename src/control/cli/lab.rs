@@ -32,7 +32,7 @@ pub(super) async fn up(args: args::Up, verbose: u8) -> Result<Exit, Failure> {
 
 pub(super) async fn down(args: args::Down, verbose: u8) -> Result<Exit, Failure> {
     let lab = Lab::load(&args.inventory)?;
-    let hosts = lab.hosts(args.on.as_deref())?;
+    let hosts = args.on.as_deref().map(|on| lab.hosts(Some(on))).transpose()?;
     if args.volumes && !args.yes && !confirmed(&lab)? {
         return Err(Failure::refused("nothing was removed: removing volumes was not confirmed")
             .hint("say yes when asked, or give --yes"));
@@ -43,7 +43,7 @@ pub(super) async fn down(args: args::Down, verbose: u8) -> Result<Exit, Failure>
     let shown = tokio::spawn(show_events(inbox, style(&args.options, false, verbose)));
     let lab_name = lab.inventory.lab.name.clone();
     events
-        .send(RunEvent::RunStarted { kind: RunKind::Lab, lab: lab_name, hosts: hosts.clone(), components: Vec::new() })
+        .send(RunEvent::RunStarted { kind: RunKind::Lab, lab: lab_name, hosts: hosts.clone().unwrap_or_default(), components: Vec::new() })
         .await;
     let fleet =
         Fleet::new(lab.inventory.clone(), keyring, events.clone(), args.options.jobs, CancellationToken::new());
@@ -102,7 +102,7 @@ pub(super) async fn ps(args: args::Ps) -> Result<Exit, Failure> {
         let (state, address, image) = match (&host.access, container) {
             (Access::Ssh(access), _) => ("ssh".to_owned(), format!("{}:{}", access.address, access.port), String::new()),
             (Access::Container(_), Some(container)) => {
-                (container.state.to_string(), container.address.clone().unwrap_or_default(), container.image.clone())
+                (container.state.clone(), container.address.clone().unwrap_or_default(), container.image.clone())
             }
             (Access::Container(wanted), None) => ("missing".to_owned(), String::new(), wanted.image.clone()),
         };

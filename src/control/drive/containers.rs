@@ -1,13 +1,19 @@
 //! The containers of a lab: started when missing, compared in plan, removed by `down`.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Instant,
+};
 
 use super::{DriveError, Events, Fleet, HostError, ledger::elapsed};
 use crate::{
     control::{
         event::RunEvent,
         inventory::{Access, Inventory},
-        lab::{ContainerStatus, UpEvent},
+        lab::{ContainerStatus, DownEvent, LabError, UpEvent},
         link::Keyring,
     },
     plan::{Action, HostName},
@@ -16,8 +22,8 @@ use crate::{
 /// What of a lab is taken down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Down {
-    /// Which hosts' containers.
-    pub hosts: Vec<HostName>,
+    /// Which hosts' containers; all of the lab's, also of hosts that the inventory no longer has, when not given.
+    pub hosts: Option<Vec<HostName>>,
     /// Also the named volumes: their data is lost.
     pub volumes: bool,
 }
@@ -31,6 +37,8 @@ pub(super) struct ContainerReport {
     pub(super) absent: Vec<(HostName, String)>,
     /// Containers that this run created; removed again when they never let us in.
     pub(super) created: Vec<HostName>,
+    /// Hosts whose container could not be started.
+    pub(super) failed: Vec<(HostName, LabError)>,
 }
 
 /// Hosts among these that are containers.
@@ -55,7 +63,7 @@ pub(super) async fn compare(
         return Ok(report);
     }
     for sight in fleet.engine().await?.inspect(inventory, &hosts, keyring).await? {
-        let Some((action, why)) = sight.change() else { continue };
+        let Some((action, why)) = sight.needs() else { continue };
         report.changed += 1;
         report.absent.push((sight.host.clone(), why.clone()));
         events.send(RunEvent::Container { host: sight.host, action, why, done: false, millis: 0 }).await;
@@ -64,16 +72,6 @@ pub(super) async fn compare(
 }
 
 /// Starts what is missing and recreates what differs.
-pub async fn up(
-    fleet: &Fleet,
-    inventory: &Inventory,
-    keyring: &Keyring,
-    hosts: &[HostName],
-    events: &Events,
-) -> Result<u32, DriveError> {
-    Ok(ensure(fleet, inventory, keyring, hosts, events).await?.changed)
-}
-
 pub(super) async fn ensure(
     fleet: &Fleet,
     inventory: &Inventory,
@@ -92,11 +90,12 @@ pub(super) async fn ensure(
         events.hint(RunEvent::Container { host, action, why, done: true, millis });
     };
     let done = engine.up(inventory, &hosts, keyring, on_event).await?;
-    for host in done.changed() {
+    for host in done.created.iter().chain(&done.recreated).chain(&done.started) {
         fleet.expect_start(host);
         report.changed += 1;
     }
     report.created = done.created;
+    report.failed = done.failed;
     Ok(report)
 }
 
@@ -127,11 +126,17 @@ pub(super) async fn remove_created(
 /// Removes containers, and volumes when asked; gives the number of containers removed.
 pub async fn down(fleet: &Fleet, inventory: &Inventory, down: &Down, events: &Events) -> Result<u32, DriveError> {
     let engine = fleet.engine().await?;
-    let on_event = |event: UpEvent| {
-        let UpEvent { host, action, why, millis } = event;
-        events.hint(RunEvent::Container { host, action, why, done: true, millis });
+    let removed = AtomicU32::new(0);
+    let on_event = |event: DownEvent| match event.host {
+        Some(host) => {
+            removed.fetch_add(1, Ordering::Relaxed);
+            let (action, why) = (event.action, "not wanted any more".to_owned());
+            events.hint(RunEvent::Container { host, action, why, done: true, millis: 0 });
+        }
+        None => events.hint(RunEvent::Warning { host: None, text: format!("removed {}", event.name) }),
     };
-    Ok(engine.down(inventory, &down.hosts, down.volumes, on_event).await?)
+    engine.down(&inventory.lab.name, down.hosts.as_deref(), down.volumes, on_event).await?;
+    Ok(removed.into_inner())
 }
 
 /// The containers of a lab as the engine sees them.

@@ -22,6 +22,8 @@ use crate::{
 
 /// How long a container that was just started may take until it lets us in.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the engine may take to answer its first call.
+const ENGINE_DEADLINE: Duration = Duration::from_secs(10);
 /// Hosts that are connected to or worked on at once, unless `-j` says otherwise.
 pub(super) const DEFAULT_JOBS: usize = 32;
 
@@ -65,7 +67,7 @@ impl Fleet {
 
     /// The engine that the lab's containers run on.
     pub async fn engine(&self) -> Result<&Arc<Engine>, DriveError> {
-        let connect = || async { Ok(Arc::new(Engine::connect(&self.inventory.lab.engine).await?)) };
+        let connect = || async { Ok(Arc::new(Engine::connect(&self.inventory.lab.engine, ENGINE_DEADLINE).await?)) };
         self.engine.get_or_try_init(connect).await
     }
 
@@ -117,7 +119,7 @@ impl Fleet {
     pub async fn target(&self, host: &HostName) -> Result<Target, DriveError> {
         let definition = self.inventory.hosts.get(host).ok_or_else(|| DriveError::NoContainer(host.clone()))?;
         let endpoint = match &definition.access {
-            Access::Container(_) => self.engine().await?.endpoint(&self.inventory.lab.name, host).await?,
+            Access::Container(_) => Some(self.engine().await?.endpoint(&self.inventory.lab.name, host).await?),
             Access::Ssh(_) => None,
         };
         target_of(definition, &self.keyring, endpoint.as_ref())

@@ -15,7 +15,7 @@ mod store;
 mod surroundings;
 mod target;
 
-pub use containers::{Down, down, ps, up};
+pub use containers::{Down, down, ps};
 pub use error::{DriveError, HostError};
 pub use events::Events;
 pub use fleet::Fleet;

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     control::{
-        event::{Problem, RunEvent, RunKind, Status, Summary},
+        event::{HostPhase, Problem, RunEvent, RunKind, Status, Summary},
         inventory::{Access, Component, Host, Inventory},
         link::Keyring,
         recipe::{ConfigValue, Evaluation, Library, Params, Recipe, RecipeError, Scene},
@@ -170,7 +170,13 @@ impl Crew {
         };
         self.ledger.containers_changed(containers.changed);
         lock(&self.absent).extend(containers.absent.iter().cloned());
-        let present = hosts.iter().filter(|host| self.absent(host).is_none());
+        for (host, error) in &containers.failed {
+            self.ledger.host_failed(host, Status::Failed);
+            self.put_on_bench(host);
+            let phase = HostPhase::Lost { problem: problem(error, error.hint()) };
+            self.events.send(RunEvent::Host { host: host.clone(), phase }).await;
+        }
+        let present = hosts.iter().filter(|host| self.absent(host).is_none() && !self.is_benched(host));
         join_all(present.map(|host| self.reach(host))).await;
         self.clean_up(&containers).await?;
         self.preflight(components).await?;
@@ -211,7 +217,7 @@ impl Crew {
             let config = self.evaluate_config(component).await;
             config.map_err(DriveError::Recipe)?;
             for host in self.hosts_of(component) {
-                if self.absent(&host).is_some() {
+                if self.absent(&host).is_some() || self.is_benched(&host) {
                     continue;
                 }
                 let Ok(session) = self.fleet.session(&host).await else { continue };
