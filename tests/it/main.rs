@@ -9,6 +9,7 @@
 )]
 
 mod config;
+mod deploy;
 mod helper;
 mod house;
 mod inventory;
@@ -17,4 +18,5 @@ mod launch;
 mod link;
 mod recipe;
 mod report;
+mod support;
 mod tree;
