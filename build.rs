@@ -136,7 +136,7 @@ fn variable(name: &str) -> io::Result<String> {
     env::var(name).map_err(|error| io::Error::other(format!("{name}: {error}")))
 }
 
-/// Whether an ELF file names a program interpreter (PT_INTERP, type 3), that is, needs a dynamic linker.
+/// Whether an ELF file names a program interpreter (`PT_INTERP`, type 3), that is, needs a dynamic linker.
 fn has_interpreter(elf: &[u8]) -> bool {
     const PT_INTERP: u32 = 3;
     let word = |at: usize, len: usize| -> Option<u64> {

@@ -25,12 +25,12 @@ const MAX_PENDING: usize = 4096;
 const READ: usize = 64 * 1024;
 
 /// Content by digest: files of source trees, single files, and bytes in memory. Nothing else can be demanded.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Contents {
     stored: HashMap<Digest, Stored>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Stored {
     InTree { root: Arc<Root>, path: RelPath },
     File(PathBuf),

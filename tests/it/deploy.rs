@@ -114,8 +114,7 @@ fn a_killed_run_leaves_whole_files_and_the_next_one_finishes() {
     let mut killed = 0;
     for round in 0..6u64 {
         lab.recipe("files", &recipe(if round % 2 == 0 { "new" } else { "old" }));
-        let mut child =
-            lab.command(&["deploy", "LAB"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = lab.command(&["deploy", "LAB"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(60 + 45 * round));
         if child.try_wait().unwrap().is_none() {
             child.kill().unwrap();
@@ -149,7 +148,8 @@ fn interrupt_stops_within_two_seconds() {
     assert_eq!(output.status.code(), Some(130));
     // The promise is 2 s; the margin is for a busy machine.
     assert!(interrupted.elapsed() < Duration::from_secs(10), "{:?}", interrupted.elapsed());
-    let left = lab.inside("one", "pgrep -f 'sleep 300' || ls /proc/*/cmdline | xargs grep -l 'sleep.300' 2>/dev/null || true");
+    let left =
+        lab.inside("one", "pgrep -f 'sleep 300' || ls /proc/*/cmdline | xargs grep -l 'sleep.300' 2>/dev/null || true");
     assert_eq!(left.trim(), "", "the command outlived the run");
 }
 
@@ -212,11 +212,8 @@ fn bad_input_is_refused_before_anything_is_touched() {
     untouched(&lab);
 
     lab.inventory(ONE_HOST);
-    let output = lab
-        .command(&["deploy", "LAB"])
-        .env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
-        .output()
-        .unwrap();
+    let output =
+        lab.command(&["deploy", "LAB"]).env("DOCKER_HOST", "unix:///nonexistent/docker.sock").output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(30), "{stderr}");
     assert!(stderr.contains("docker is not running"), "{stderr}");
@@ -225,7 +222,9 @@ fn bad_input_is_refused_before_anything_is_touched() {
 /// An error in `deploy(ctx)` of the last component is found before the first component is touched.
 #[test]
 fn an_error_in_the_last_recipe_is_found_before_the_first_is_applied() {
-    let lab = TestLab::new(&format!("{ONE_HOST}\n[component.later]\nrecipe = \"later\"\nhosts = [\"one\"]\nneeds = [\"files\"]\n"));
+    let lab = TestLab::new(&format!(
+        "{ONE_HOST}\n[component.later]\nrecipe = \"later\"\nhosts = [\"one\"]\nneeds = [\"files\"]\n"
+    ));
     lab.recipe("files", FILES);
     lab.recipe("later", "def deploy(ctx):\n    x = [1]\n    file_write(\"/srv/%d\" % x[3], \"\")\n");
     let run = lab.expect(20, &["deploy", "LAB"]);
@@ -235,7 +234,9 @@ fn an_error_in_the_last_recipe_is_found_before_the_first_is_applied() {
 
 #[test]
 fn hosts_that_cannot_be_reached_or_trusted_say_why() {
-    let lab = TestLab::new(&format!("{ONE_HOST}\n[host.gone]\nssh = {{ address = \"127.0.0.1\", port = 1 }}\n\n[component.gone]\nrecipe = \"files\"\nhosts = [\"gone\"]\n"));
+    let lab = TestLab::new(&format!(
+        "{ONE_HOST}\n[host.gone]\nssh = {{ address = \"127.0.0.1\", port = 1 }}\n\n[component.gone]\nrecipe = \"files\"\nhosts = [\"gone\"]\n"
+    ));
     lab.recipe("files", FILES);
     // The host that is there is served all the same.
     let run = lab.expect(30, &["deploy", "LAB"]);

@@ -76,7 +76,8 @@ fn component(
     hosts: Vec<HostName>,
     params: IndexMap<String, ParamValue>,
 ) -> Result<Component, Failure> {
-    let name: ComponentName = format!("ad-hoc.{name}").parse().map_err(|error| Failure::new(Exit::BadInput, error, None))?;
+    let name: ComponentName =
+        format!("ad-hoc.{name}").parse().map_err(|error| Failure::new(Exit::BadInput, error, None))?;
     Ok(Component {
         name,
         recipe,
@@ -106,7 +107,9 @@ pub(super) fn recipe_ref(text: &str) -> RecipeRef {
 /// `NAME=VALUE`: the value is read as TOML when it is that (`3`, `true`, `["a"]`), else as text.
 fn parse_param(text: &str) -> Result<(String, ParamValue), Failure> {
     let Some((name, value)) = text.split_once('=') else {
-        return Err(Failure::bad_input(format!("parameter `{text}` is not NAME=VALUE")).hint("for example -p port=2379"));
+        return Err(
+            Failure::bad_input(format!("parameter `{text}` is not NAME=VALUE")).hint("for example -p port=2379")
+        );
     };
     let parsed = toml::from_str::<IndexMap<String, serde_json::Value>>(&format!("value = {value}"));
     let value = match parsed {

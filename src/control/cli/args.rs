@@ -303,9 +303,6 @@ pub(super) enum Image {
         /// The name of the result.
         #[arg(long, default_value = "ovs-cuisine/ssh:latest")]
         tag: String,
-        /// The directory with the Dockerfile.
-        #[arg(long, default_value = "images/ssh")]
-        context: PathBuf,
         /// The engine's address; the local one when not given.
         #[arg(long)]
         engine: Option<String>,

@@ -21,13 +21,8 @@ pub(super) async fn config(args: args::Config, verbose: u8) -> Result<Exit, Fail
 async fn get(lab: &Lab, key: Option<&str>, as_json: bool) -> Result<Exit, Failure> {
     let keyring = drive::open_keyring(&lab.inventory)?;
     let (events, _inbox) = Events::channel();
-    let fleet = std::sync::Arc::new(Fleet::new(
-        lab.inventory.clone(),
-        keyring.clone(),
-        events,
-        None,
-        CancellationToken::new(),
-    ));
+    let fleet =
+        std::sync::Arc::new(Fleet::new(lab.inventory.clone(), keyring.clone(), events, None, CancellationToken::new()));
     let store = drive::read_only_store(&fleet, &lab.inventory, &lab.library, &keyring).await?;
     let key = absolute_key(&lab.inventory.lab.prefix, key.unwrap_or_default());
     let mut entries = store.get(&key).await?;
@@ -37,7 +32,8 @@ async fn get(lab: &Lab, key: Option<&str>, as_json: bool) -> Result<Exit, Failur
     }
     fleet.close().await;
     if entries.is_empty() {
-        return Err(Failure::bad_input(format!("etcd has no key `{key}`")).hint("list all keys: ovs-cuisine config get INVENTORY"));
+        return Err(Failure::bad_input(format!("etcd has no key `{key}`"))
+            .hint("list all keys: ovs-cuisine config get INVENTORY"));
     }
     let one = entries.len() == 1 && !key.ends_with('/');
     for entry in entries {
@@ -60,5 +56,5 @@ fn absolute_key(prefix: &str, key: &str) -> String {
 }
 
 fn indented(value: &str) -> String {
-    value.lines().map(|line| format!("    {line}\n")).collect()
+    value.lines().flat_map(|line| ["    ", line, "\n"]).collect()
 }

@@ -182,7 +182,20 @@ impl From<LinkError> for Failure {
 
 impl From<LabError> for Failure {
     fn from(error: LabError) -> Self {
-        let exit = if error.is_bad_input() { Exit::BadInput } else { Exit::Unreachable };
+        let exit = match &error {
+            LabError::ImageMissing { .. }
+            | LabError::NetworkMissing { .. }
+            | LabError::UnknownField { .. }
+            | LabError::BadSetting { .. }
+            | LabError::BadAddress { .. }
+            | LabError::UserMissing { .. }
+            | LabError::NotAContainer { .. } => Exit::BadInput,
+            LabError::Build { .. } | LabError::Rootfs { .. } | LabError::Api { .. } => Exit::OpFailed,
+            LabError::ForeignContainer { .. } | LabError::ForeignNetwork { .. } | LabError::PortInUse { .. } => {
+                Exit::Refused
+            }
+            _ => Exit::Unreachable,
+        };
         let hint = error.hint();
         Self::new(exit, error, hint)
     }

@@ -3,7 +3,8 @@
 use super::{
     args,
     failure::{Exit, Failure},
-    output, run::Lab,
+    output,
+    run::Lab,
 };
 use crate::control::report::plural;
 
@@ -24,7 +25,7 @@ pub(super) fn inventory(args: args::Inventory) -> Result<Exit, Failure> {
         }
         args::Inventory::Show { inventory, json } => {
             let lab = Lab::load(&inventory)?;
-            output::result(&if json { lab.inventory.show_json() } else { lab.inventory.show() })?;
+            output::result(&if json { format!("{}\n", lab.inventory.to_json()) } else { lab.inventory.show() })?;
         }
     }
     Ok(Exit::Done)

@@ -43,10 +43,14 @@ pub(super) async fn down(args: args::Down, verbose: u8) -> Result<Exit, Failure>
     let shown = tokio::spawn(show_events(inbox, style(&args.options, false, verbose)));
     let lab_name = lab.inventory.lab.name.clone();
     events
-        .send(RunEvent::RunStarted { kind: RunKind::Lab, lab: lab_name, hosts: hosts.clone().unwrap_or_default(), components: Vec::new() })
+        .send(RunEvent::RunStarted {
+            kind: RunKind::Lab,
+            lab: lab_name,
+            hosts: hosts.clone().unwrap_or_default(),
+            components: Vec::new(),
+        })
         .await;
-    let fleet =
-        Fleet::new(lab.inventory.clone(), keyring, events.clone(), args.options.jobs, CancellationToken::new());
+    let fleet = Fleet::new(lab.inventory.clone(), keyring, events.clone(), args.options.jobs, CancellationToken::new());
     let request = Down { hosts, volumes: args.volumes };
     let removed = drive::down(&fleet, &lab.inventory, &request, &events).await;
     if let Ok(removed) = &removed {
@@ -75,7 +79,8 @@ fn confirmed(lab: &Lab) -> Result<bool, Failure> {
     }
     let failed = |error| Failure::internal("cannot ask on the terminal", error);
     let mut stderr = anstream::stderr();
-    write!(stderr, "Remove the volumes of lab {} and all data in them? [y/N] ", lab.inventory.lab.name).map_err(failed)?;
+    write!(stderr, "Remove the volumes of lab {} and all data in them? [y/N] ", lab.inventory.lab.name)
+        .map_err(failed)?;
     stderr.flush().map_err(failed)?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(failed)?;
@@ -100,7 +105,9 @@ pub(super) async fn ps(args: args::Ps) -> Result<Exit, Failure> {
             .collect();
         let container = containers.iter().find(|container| container.host == host.name);
         let (state, address, image) = match (&host.access, container) {
-            (Access::Ssh(access), _) => ("ssh".to_owned(), format!("{}:{}", access.address, access.port), String::new()),
+            (Access::Ssh(access), _) => {
+                ("ssh".to_owned(), format!("{}:{}", access.address, access.port), String::new())
+            }
             (Access::Container(_), Some(container)) => {
                 (container.state.clone(), container.address.clone().unwrap_or_default(), container.image.clone())
             }

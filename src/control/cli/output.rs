@@ -83,7 +83,7 @@ fn render(failure: &Failure) -> String {
         }
     };
     if let Some(hint) = &failure.hint {
-        text.push_str(&format!("{HINT}hint:{HINT:#} {hint}\n"));
+        text += &format!("{HINT}hint:{HINT:#} {hint}\n");
     }
     text
 }

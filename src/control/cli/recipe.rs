@@ -66,7 +66,8 @@ fn check(from: Option<&Path>) -> Result<Exit, Failure> {
     if let Some(inventory) = path {
         let lab = Lab::load(&inventory)?;
         for component in lab.inventory.components.values() {
-            let bound = library.load(&component.recipe).and_then(|recipe| recipe.bind(component, lab.inventory.directory()));
+            let bound =
+                library.load(&component.recipe).and_then(|recipe| recipe.bind(component, lab.inventory.directory()));
             errors.extend(bound.err());
         }
     }

@@ -64,7 +64,10 @@ impl Lab {
         let hosts = if selection.only.is_empty() {
             chosen
         } else {
-            chosen.into_iter().filter(|host| components.iter().any(|component| component.hosts.contains(host))).collect()
+            chosen
+                .into_iter()
+                .filter(|host| components.iter().any(|component| component.hosts.contains(host)))
+                .collect()
         };
         Ok(self.bare_request(kind, mode, options, components, hosts))
     }

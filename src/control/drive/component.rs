@@ -2,11 +2,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -40,9 +43,7 @@ pub(super) enum Evaluated {
 pub(super) async fn run_component(crew: Arc<Crew>, component: Arc<Component>) -> Status {
     let started = Instant::now();
     let hosts = crew.hosts_of(&component);
-    crew.events
-        .send(RunEvent::ComponentStarted { component: component.name.clone(), hosts: hosts.clone() })
-        .await;
+    crew.events.send(RunEvent::ComponentStarted { component: component.name.clone(), hosts: hosts.clone() }).await;
     let (status, healthy) = Box::pin(run_parts(&crew, &component, &hosts)).await;
     let millis = elapsed(started);
     crew.ledger.component(&component.name, status, healthy, millis);
@@ -84,8 +85,14 @@ async fn evaluate_all(
     component: &Arc<Component>,
     hosts: &[HostName],
 ) -> BTreeMap<HostName, Evaluated> {
-    let evaluations = hosts.iter().map(|host| async move { (host.clone(), evaluate(crew, component, host).await) });
-    join_all(evaluations).await.into_iter().collect()
+    let one = |host: &HostName| -> BoxFuture<'static, (HostName, Evaluated)> {
+        let (crew, component, host) = (Arc::clone(crew), Arc::clone(component), host.clone());
+        Box::pin(async move {
+            let evaluated = evaluate(&crew, &component, &host).await;
+            (host, evaluated)
+        })
+    };
+    join_all(hosts.iter().map(one)).await.into_iter().collect()
 }
 
 async fn evaluate(crew: &Arc<Crew>, component: &Arc<Component>, host: &HostName) -> Evaluated {
@@ -133,13 +140,14 @@ async fn apply_all(
     evaluations: BTreeMap<HostName, Evaluated>,
 ) -> Vec<(HostName, HostEnd)> {
     let at_once = component.serial.map_or(Semaphore::MAX_PERMITS, |serial| serial.max(1) as usize);
-    let turns = Semaphore::new(at_once);
+    let turns = Arc::new(Semaphore::new(at_once));
     // A rolling change stops at the first host that fails: the rest still serve.
     let stop = CancellationToken::new();
     let stops_rest = component.serial.is_some() || component.on_failure == FailurePolicy::StopAll;
-    let work = evaluations.into_iter().map(|(host, evaluated)| {
-        let (turns, stop) = (&turns, &stop);
-        async move {
+    let work = evaluations.into_iter().map(|(host, evaluated)| -> BoxFuture<'static, (HostName, HostEnd)> {
+        let (crew, component) = (Arc::clone(crew), Arc::clone(component));
+        let (turns, stop) = (Arc::clone(&turns), stop.clone());
+        Box::pin(async move {
             let _turn = turns.acquire().await;
             let end = match evaluated {
                 Evaluated::Out(status) => HostEnd::of(status),
@@ -148,14 +156,14 @@ async fn apply_all(
                     HostEnd::of(Status::NotAttempted)
                 }
                 Evaluated::Ready(session, evaluation) => {
-                    apply(crew, component, &host, &session, evaluation.plan).await
+                    apply(&crew, &component, &host, &session, evaluation.plan).await
                 }
             };
             if stops_rest && end.status >= Status::NotAttempted {
                 stop.cancel();
             }
             (host, end)
-        }
+        })
     });
     join_all(work).await
 }
@@ -168,9 +176,7 @@ async fn apply(
     plan: Plan,
 ) -> HostEnd {
     let steps = u32::try_from(plan.steps.len()).unwrap_or(u32::MAX);
-    crew.events
-        .send(RunEvent::Planned { component: component.name.clone(), host: host.clone(), steps })
-        .await;
+    crew.events.send(RunEvent::Planned { component: component.name.clone(), host: host.clone(), steps }).await;
     let status = run_steps(crew, component, host, session, plan, crew.mode).await;
     if status >= Status::NotAttempted || crew.mode == Mode::Check {
         return HostEnd::of(status);
@@ -214,18 +220,21 @@ async fn run_steps(
 ) -> Status {
     let _permit = crew.permits.acquire().await;
     let titles = plan.clone();
-    let mut failed = false;
-    let show = async |reports: Vec<StepReport>| {
-        for report in reports {
-            failed |= ends_plan(&titles, &report);
-            forward(crew, component, host, &titles, report).await;
-        }
+    let failed = AtomicBool::new(false);
+    let (steps, has_failed) = (&titles, &failed);
+    let show = move |reports: Vec<StepReport>| -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            for report in reports {
+                has_failed.fetch_or(ends_plan(steps, &report), Ordering::Relaxed);
+                forward(crew, component, host, steps, report).await;
+            }
+        })
     };
     let end = session.run_plan(plan, mode, &crew.sources, &crew.cancel, show).await;
     crew.ledger.messages(host, session.messages());
     match end {
         Ok(end) if end.cancelled => crew.bench(component, host, Status::Interrupted),
-        Ok(_) if failed => crew.bench(component, host, Status::Failed),
+        Ok(_) if failed.into_inner() => crew.bench(component, host, Status::Failed),
         Ok(end) => calm(&end.tally),
         Err(error) => {
             let shown = problem(&error, error.hint());
@@ -303,8 +312,7 @@ impl Crew {
         if let Some(host) = host {
             self.bench(component, host, Status::Failed);
         }
-        let event =
-            RunEvent::ComponentFailed { component: component.name.clone(), host: host.cloned(), problem };
+        let event = RunEvent::ComponentFailed { component: component.name.clone(), host: host.cloned(), problem };
         self.events.send(event).await;
     }
 }

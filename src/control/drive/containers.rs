@@ -43,9 +43,8 @@ pub(super) struct ContainerReport {
 
 /// Hosts among these that are containers.
 pub(super) fn container_hosts(inventory: &Inventory, hosts: &[HostName]) -> Vec<HostName> {
-    let is_container = |host: &&HostName| {
-        inventory.hosts.get(*host).is_some_and(|host| matches!(host.access, Access::Container(_)))
-    };
+    let is_container =
+        |host: &&HostName| inventory.hosts.get(*host).is_some_and(|host| matches!(host.access, Access::Container(_)));
     hosts.iter().filter(is_container).cloned().collect()
 }
 
@@ -114,8 +113,7 @@ pub(super) async fn remove_created(
                 fleet.engine().await?.remove(&inventory.lab.name, host).await?;
                 let why = "created by this run and never reachable".to_owned();
                 let millis = elapsed(started);
-                let event =
-                    RunEvent::Container { host: host.clone(), action: Action::Remove, why, done: true, millis };
+                let event = RunEvent::Container { host: host.clone(), action: Action::Remove, why, done: true, millis };
                 events.send(event).await;
             }
         }

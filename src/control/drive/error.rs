@@ -3,7 +3,14 @@
 use std::error::Error;
 
 use crate::{
-    control::{config::ConfigError, event::Problem, inventory::SelectError, lab::LabError, link::{KeyError, LinkError, ProgramError}, recipe::RecipeError},
+    control::{
+        config::ConfigError,
+        event::Problem,
+        inventory::SelectError,
+        lab::LabError,
+        link::{KeyError, LinkError, ProgramError},
+        recipe::RecipeError,
+    },
     plan::{ComponentName, HostName},
 };
 
@@ -115,7 +122,9 @@ impl DriveError {
                 None => "add a component with the recipe `etcd` and name it in `needs`".to_owned(),
             }),
             Self::BadEndpoint { .. } => None,
-            Self::PrefixesOverlap { .. } => Some("give one of them another prefix: `def prefix(ctx)` in its recipe".to_owned()),
+            Self::PrefixesOverlap { .. } => {
+                Some("give one of them another prefix: `def prefix(ctx)` in its recipe".to_owned())
+            }
             Self::NoStoreAtAll => Some("add a component with the recipe `etcd`".to_owned()),
         }
     }

@@ -23,7 +23,7 @@ use crate::{
 /// How long a container that was just started may take until it lets us in.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the engine may take to answer its first call.
-const ENGINE_DEADLINE: Duration = Duration::from_secs(10);
+pub const ENGINE_DEADLINE: Duration = Duration::from_secs(10);
 /// Hosts that are connected to or worked on at once, unless `-j` says otherwise.
 pub(super) const DEFAULT_JOBS: usize = 32;
 
@@ -106,9 +106,7 @@ impl Fleet {
             () = self.cancel.cancelled() => Err(HostError::Lost { why: "the run was interrupted".to_owned() }),
         };
         let phase = match &opened {
-            Ok(session) => {
-                HostPhase::Ready { facts: Box::new((**session.facts()).clone()), millis: session.millis() }
-            }
+            Ok(session) => HostPhase::Ready { facts: Box::new((**session.facts()).clone()), millis: session.millis() },
             Err(error) => HostPhase::Lost { problem: self.explain(host, error).await },
         };
         self.events.send(RunEvent::Host { host: host.clone(), phase }).await;

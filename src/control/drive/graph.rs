@@ -36,12 +36,12 @@ where
         if stop || cancel.is_cancelled() {
             waiting.clear();
         }
-        let (ready, rest) = waiting.into_iter().partition(|component: &Arc<Component>| {
+        let (ready, rest): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|component: &Arc<Component>| {
             component.needs.iter().all(|need| !taking_part.contains(need) || ended.contains_key(need))
         });
         waiting = rest;
         let mut skipped = false;
-        for component in Vec::<Arc<Component>>::from(ready) {
+        for component in ready {
             if component.needs.iter().any(|need| stands_in_the_way(components, &ended, need)) {
                 ended.insert(component.name.clone(), Status::NotAttempted);
                 skipped = true;
@@ -146,10 +146,7 @@ mod tests {
     async fn continue_goes_on_and_stop_all_does_not() {
         let going = [component("a", &[], FailurePolicy::Continue), component("b", &["a"], FailurePolicy::StopHost)];
         assert_eq!(order(&going, "a").await.1["b"], Status::Changed);
-        let stopping = [
-            component("a", &[], FailurePolicy::StopAll),
-            component("b", &["a"], FailurePolicy::StopHost),
-        ];
+        let stopping = [component("a", &[], FailurePolicy::StopAll), component("b", &["a"], FailurePolicy::StopHost)];
         assert_eq!(order(&stopping, "a").await.1["b"], Status::NotAttempted);
     }
 

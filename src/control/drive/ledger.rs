@@ -74,11 +74,6 @@ impl Ledger {
         page.status = page.status.max(Some(status));
     }
 
-    /// Whether a host ended badly already.
-    pub fn is_failed(&self, host: &HostName) -> bool {
-        self.pages().hosts.get(host).is_some_and(|page| page.status.is_some())
-    }
-
     /// Notes how many messages a host's channel carried.
     pub fn messages(&self, host: &HostName, messages: u64) {
         self.pages().hosts.entry(host.clone()).or_default().messages = messages;

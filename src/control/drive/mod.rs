@@ -18,7 +18,7 @@ mod target;
 pub use containers::{Down, down, ps};
 pub use error::{DriveError, HostError};
 pub use events::Events;
-pub use fleet::Fleet;
+pub use fleet::{ENGINE_DEADLINE, Fleet};
 pub use run::{Request, run};
 pub use session::{HostSession, PlanEnd};
 pub use store::{StoreHandle, read_only_store};

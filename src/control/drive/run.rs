@@ -125,8 +125,13 @@ impl Crew {
                 None => library.load(&component.recipe)?,
             };
             let params = recipe.bind(&component, inventory.directory())?;
-            let scene =
-                Scene { inventory: &inventory, component: &component, params: &params, addresses: &addresses, prefix: "" };
+            let scene = Scene {
+                inventory: &inventory,
+                component: &component,
+                params: &params,
+                addresses: &addresses,
+                prefix: "",
+            };
             let prefix = format!("{}{}", inventory.lab.prefix, recipe.prefix(&scene)?);
             bound.insert(component.name.clone(), Arc::new(Bound { recipe, params, prefix }));
         }
@@ -164,9 +169,7 @@ impl Crew {
             Mode::Check => {
                 containers::compare(&self.fleet, &self.inventory, &self.keyring, hosts, &self.events).await?
             }
-            Mode::Apply => {
-                containers::ensure(&self.fleet, &self.inventory, &self.keyring, hosts, &self.events).await?
-            }
+            Mode::Apply => containers::ensure(&self.fleet, &self.inventory, &self.keyring, hosts, &self.events).await?,
         };
         self.ledger.containers_changed(containers.changed);
         lock(&self.absent).extend(containers.absent.iter().cloned());
@@ -180,10 +183,7 @@ impl Crew {
         join_all(present.map(|host| self.reach(host))).await;
         self.clean_up(&containers).await?;
         self.preflight(components).await?;
-        let ended = run_graph(components, &self.cancel, |component| {
-            run_component(Arc::clone(self), component)
-        })
-        .await;
+        let ended = run_graph(components, &self.cancel, |component| run_component(Arc::clone(self), component)).await;
         for (component, status) in ended {
             if status == Status::NotAttempted {
                 let (healthy, millis) = (None, 0);
@@ -244,10 +244,6 @@ impl Crew {
         self.bound.get(component).cloned()
     }
 
-    pub(super) fn addresses(&self) -> &BTreeMap<HostName, String> {
-        &self.addresses
-    }
-
     /// Why a host does not exist yet, in plan.
     pub(super) fn absent(&self, host: &HostName) -> Option<String> {
         lock(&self.absent).get(host).cloned()
@@ -298,7 +294,8 @@ impl Crew {
     ) -> Result<Option<Plan>, Problem> {
         let (crew, component, host) = (Arc::clone(self), Arc::clone(component), host.clone());
         let session = Arc::clone(session);
-        let plan = self.blocking(&component.name.clone(), move |bound| {
+        let name = component.name.clone();
+        let plan = self.blocking(&name, move |bound| {
             let surroundings = crew.surroundings(&component, Some(Arc::clone(&session)));
             bound.recipe.health(&crew.scene(&component, &bound), &host, session.facts(), &surroundings)
         });

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::BoxFuture;
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc},
     task::{AbortHandle, JoinHandle},
@@ -59,13 +60,13 @@ pub struct HostSession {
     next_request: AtomicU32,
     /// The helper runs one plan at a time; a second one waits here, not on the wire.
     plan_turn: AsyncMutex<()>,
-    router: AbortHandle,
+    receiving: AbortHandle,
     millis: u64,
 }
 
 impl Drop for HostSession {
     fn drop(&mut self) {
-        self.router.abort();
+        self.receiving.abort();
     }
 }
 
@@ -102,7 +103,7 @@ impl HostSession {
         let facts = Arc::new(channel.facts().clone());
         let (sender, receiver) = channel.split();
         let routes = Requests::default();
-        let router = tokio::spawn(route(receiver, Arc::clone(&routes))).abort_handle();
+        let receiving = tokio::spawn(route(receiver, Arc::clone(&routes))).abort_handle();
         Ok(Self {
             link,
             facts,
@@ -110,7 +111,7 @@ impl HostSession {
             routes,
             next_request: AtomicU32::new(1),
             plan_turn: AsyncMutex::new(()),
-            router,
+            receiving,
             millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         })
     }
@@ -152,13 +153,13 @@ impl HostSession {
     }
 
     /// Checks or applies a plan. `on_reports` sees what happens to its steps, in order.
-    pub async fn run_plan(
+    pub async fn run_plan<'r>(
         &self,
         plan: Plan,
         mode: Mode,
         sources: &Arc<Sources>,
         cancel: &CancellationToken,
-        mut on_reports: impl AsyncFnMut(Vec<StepReport>),
+        mut on_reports: impl FnMut(Vec<StepReport>) -> BoxFuture<'r, ()> + Send,
     ) -> Result<PlanEnd, HostError> {
         let _turn = self.plan_turn.lock().await;
         let (request, mut inbox) = self.register()?;

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{
@@ -18,7 +18,7 @@ type Scanned = Arc<Mutex<Option<TreeSummary>>>;
 /// What this side can supply. Each source tree is scanned once in a run, however many hosts get it.
 #[derive(Default)]
 pub struct Sources {
-    contents: RwLock<Contents>,
+    contents: Mutex<Arc<Contents>>,
     trees: Mutex<HashMap<TreeKey, Scanned>>,
     index_dir: Option<PathBuf>,
 }
@@ -38,38 +38,36 @@ impl Sources {
         if let Some(summary) = &*scanned {
             return Ok(summary.clone());
         }
-        let index = self.index_dir.as_ref().map(|dir| {
-            let name = Digest::of(source.as_os_str().as_encoded_bytes());
-            dir.join(name.short())
-        });
+        let index = self.index_dir.as_ref().map(|dir| dir.join(SourceTree::index_name(source)));
         let tree = SourceTree::scan(source, ignore, index.as_deref()).map_err(|error| super::error::chain(&error))?;
         let summary = tree.summary().clone();
-        self.contents_mut().add_tree(&tree);
+        self.add(|contents| contents.add_tree(&tree));
         *scanned = Some(summary.clone());
         Ok(summary)
     }
 
     /// Offers a local file; its digest and length in bytes.
     pub fn file(&self, path: &Path) -> io::Result<(Digest, u64)> {
-        self.contents_mut().add_file(path)
+        self.add(|contents| contents.add_file(path))
     }
 
     /// Offers the embedded launcher; its digest and length in bytes.
     pub fn launcher(&self) -> io::Result<(Digest, u64)> {
         let program = launcher().map_err(io::Error::other)?;
         let content = program.content().map_err(io::Error::other)?;
-        Ok((self.contents_mut().add_bytes(content.to_vec()), program.size()))
+        Ok((self.add(|contents| contents.add_bytes(content.to_vec())), program.size()))
     }
 
     /// Answers a host's demand; blocks.
     pub fn answer(&self, demand: &Demand, out: &mut dyn FnMut(Supply) -> io::Result<()>) -> io::Result<()> {
         // A snapshot, so that a slow host does not keep another host's recipe from adding sources.
-        let contents = self.contents.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let contents = Arc::clone(&*lock(&self.contents));
         contents.answer(demand, out)
     }
 
-    fn contents_mut(&self) -> std::sync::RwLockWriteGuard<'_, Contents> {
-        self.contents.write().unwrap_or_else(PoisonError::into_inner)
+    fn add<T>(&self, add: impl FnOnce(&mut Contents) -> T) -> T {
+        // Copied only while a host is being answered from it.
+        add(Arc::make_mut(&mut lock(&self.contents)))
     }
 }
 

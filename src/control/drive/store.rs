@@ -115,10 +115,8 @@ impl Stores {
             let surroundings = StoreSurroundings { keyring, component: &component.name };
             if let Some(spec) = bound.recipe.store(&scene, &surroundings)? {
                 let endpoints: Result<_, _> = spec.endpoints.iter().map(|endpoint| split_endpoint(endpoint)).collect();
-                let endpoints = endpoints.map_err(|endpoint| DriveError::BadEndpoint {
-                    component: component.name.clone(),
-                    endpoint,
-                })?;
+                let endpoints = endpoints
+                    .map_err(|endpoint| DriveError::BadEndpoint { component: component.name.clone(), endpoint })?;
                 let handle = StoreHandle { spec, endpoints, hosts: component.hosts.clone(), open: OnceCell::new() };
                 stores.insert(component.name.clone(), handle);
             }
@@ -141,7 +139,8 @@ impl Stores {
                 return Err(DriveError::NoStore { component: component.name.clone(), candidate });
             }
         }
-        let prefixes: Vec<_> = components.iter().filter_map(|component| Some((component, bound.get(&component.name)?))).collect();
+        let prefixes: Vec<_> =
+            components.iter().filter_map(|component| Some((component, bound.get(&component.name)?))).collect();
         for (index, (one, one_bound)) in prefixes.iter().enumerate() {
             for (other, other_bound) in &prefixes[index + 1..] {
                 let (one_prefix, other_prefix) = (&one_bound.prefix, &other_bound.prefix);
@@ -336,8 +335,8 @@ impl Crew {
         component: &Component,
         prefix: &str,
     ) -> Result<Vec<ConfigChange>, Box<Problem>> {
-        let password = login_password(&self.keyring, &component.name)
-            .map_err(|error| Box::new(problem(&error, error.hint())))?;
+        let password =
+            login_password(&self.keyring, &component.name).map_err(|error| Box::new(problem(&error, error.hint())))?;
         let mode = if self.mode == Mode::Apply { LoginMode::Apply } else { LoginMode::Check };
         let change = store
             .ensure_login(&component.name, prefix, &password, mode)
@@ -347,11 +346,7 @@ impl Crew {
     }
 
     /// Why a plan cannot compare keys: the store's or one of the component's machines is not there.
-    fn why_not_comparable(
-        &self,
-        handle: &StoreHandle,
-        evaluations: &BTreeMap<HostName, Evaluated>,
-    ) -> Option<String> {
+    fn why_not_comparable(&self, handle: &StoreHandle, evaluations: &BTreeMap<HostName, Evaluated>) -> Option<String> {
         if let Some(host) = handle.hosts.iter().find(|host| self.absent(host).is_some()) {
             return Some(format!("the store's host {host} does not exist yet"));
         }
@@ -384,14 +379,14 @@ impl Crew {
         match opened.await {
             Ok(change) => {
                 let changes: Vec<_> = change.iter().map(login_change).collect();
-                let changed = !changes.is_empty();
-                if changed {
+                let differed = !changes.is_empty();
+                if differed {
                     self.ledger.keys_changed(1);
                     let event = RunEvent::Config { component: component.name.clone(), changes, applied: true };
                     self.events.send(event).await;
                 }
                 let keys = self.configure(component, &BTreeMap::new()).await;
-                keys.max(if changed { Status::Changed } else { Status::Unchanged })
+                keys.max(if differed { Status::Changed } else { Status::Unchanged })
             }
             Err(error) => {
                 self.component_failed(component, None, problem(&error, error.hint())).await;

@@ -79,10 +79,9 @@ fn host_keys(policy: &HostKeyPolicy, keyring: &Keyring) -> HostKeys {
     match policy {
         HostKeyPolicy::Pinned(line) => HostKeys::Pinned(vec![line.clone()]),
         HostKeyPolicy::Strict => HostKeys::KnownHosts { files: known_hosts_files(lab_file), accept_new_into: None },
-        HostKeyPolicy::AcceptNew => HostKeys::KnownHosts {
-            files: known_hosts_files(lab_file.clone()),
-            accept_new_into: Some(lab_file),
-        },
+        HostKeyPolicy::AcceptNew => {
+            HostKeys::KnownHosts { files: known_hosts_files(lab_file.clone()), accept_new_into: Some(lab_file) }
+        }
     }
 }
 

@@ -35,10 +35,7 @@ impl TestLab {
 
     /// Replaces the inventory.
     pub(crate) fn inventory(&self, body: &str) {
-        let text = format!(
-            "[lab]\nname = \"{}\"\nrecipes = [\"recipes\", \"{{root}}/recipes\"]\n\n{body}",
-            self.name
-        );
+        let text = format!("[lab]\nname = \"{}\"\nrecipes = [\"recipes\", \"{{root}}/recipes\"]\n\n{body}", self.name);
         self.write("lab.toml", &text.replace("{root}", env!("CARGO_MANIFEST_DIR")));
     }
 
