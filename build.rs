@@ -6,7 +6,7 @@
 use std::{
     env,
     ffi::OsStr,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -74,13 +74,13 @@ fn embed(program: &Embedded) -> io::Result<()> {
         }
         None => build(program)?,
     };
-    let content = fs::read(&path)?;
+    let content = fs_err::read(&path)?;
     if has_interpreter(&content) {
         return Err(io::Error::other(format!("{} is not static: hosts may lack its C library", path.display())));
     }
     let packed = zstd::bulk::compress(&content, if is_release() { 19 } else { 3 })?;
     let target = out_dir().join(format!("{}.zst", program.binary));
-    fs::write(&target, packed)?;
+    fs_err::write(&target, packed)?;
     println!("cargo::rustc-env={}_ZST={}", program.prefix, target.display());
     println!("cargo::rustc-env={}_ID={}", program.prefix, blake3::hash(&content).to_hex());
     println!("cargo::rustc-env={}_SIZE={}", program.prefix, content.len());
@@ -91,7 +91,7 @@ fn build(program: &Embedded) -> io::Result<PathBuf> {
     let profile = if is_release() { "embedded" } else { "embedded-dev" };
     let triple = variable("TARGET")?;
     // Beside the outer build's directories, not in OUT_DIR: shared by all profiles and kept over rebuilds.
-    let directory = out_dir().ancestors().nth(4).map(|dir| dir.join("embedded")).unwrap_or_else(out_dir);
+    let directory = out_dir().ancestors().nth(4).map_or_else(out_dir, |dir| dir.join("embedded"));
     let mut cargo = Command::new(variable("CARGO")?);
     cargo
         .args(["build", "--quiet", "--profile", profile, "--no-default-features", "--features", program.feature])

@@ -70,7 +70,7 @@ pub(super) fn style(options: &RunOptions, diff: bool, verbosity: u8) -> ReportSt
 }
 
 fn render(failure: &Failure) -> String {
-    let mut text = match &failure.error {
+    let text = match &failure.error {
         Shown::Rendered(rendered) => format!("{}\n", rendered.trim_end()),
         Shown::Chain(error) => {
             let mut text = format!("{ERROR}error:{ERROR:#} {error}\n");
@@ -82,10 +82,10 @@ fn render(failure: &Failure) -> String {
             text
         }
     };
-    if let Some(hint) = &failure.hint {
-        text += &format!("{HINT}hint:{HINT:#} {hint}\n");
+    match &failure.hint {
+        Some(hint) => format!("{text}{HINT}hint:{HINT:#} {hint}\n"),
+        None => text,
     }
-    text
 }
 
 fn format_cause(cause: &dyn Error) -> String {

@@ -15,7 +15,7 @@ use crate::{
 
 /// Counts what became of hosts and components. One per run, shared by its tasks.
 #[derive(Debug)]
-pub struct Ledger {
+pub(super) struct Ledger {
     started: Instant,
     pages: Mutex<Pages>,
 }
@@ -38,7 +38,7 @@ struct HostPage {
 
 impl Ledger {
     /// A ledger for these hosts and components, in the order in which the summary shows them.
-    pub fn new(hosts: &[HostName], components: &[(ComponentName, Vec<HostName>)]) -> Self {
+    pub(super) fn new(hosts: &[HostName], components: &[(ComponentName, Vec<HostName>)]) -> Self {
         let components = components.iter().map(|(component, hosts)| {
             let summary = ComponentSummary {
                 component: component.clone(),
@@ -58,39 +58,39 @@ impl Ledger {
     }
 
     /// Counts a step's outcome.
-    pub fn step(&self, host: &HostName, outcome: &Outcome) {
+    pub(super) fn step(&self, host: &HostName, outcome: &Outcome) {
         self.pages().hosts.entry(host.clone()).or_default().tally.add(outcome);
     }
 
     /// Says that something about a host cannot be told in plan.
-    pub fn unknown(&self, host: &HostName) {
+    pub(super) fn unknown(&self, host: &HostName) {
         self.pages().hosts.entry(host.clone()).or_default().unknown = true;
     }
 
     /// Says that a host ended badly; the worst status stays.
-    pub fn host_failed(&self, host: &HostName, status: Status) {
+    pub(super) fn host_failed(&self, host: &HostName, status: Status) {
         let mut pages = self.pages();
         let page = pages.hosts.entry(host.clone()).or_default();
         page.status = page.status.max(Some(status));
     }
 
     /// Notes how many messages a host's channel carried.
-    pub fn messages(&self, host: &HostName, messages: u64) {
+    pub(super) fn messages(&self, host: &HostName, messages: u64) {
         self.pages().hosts.entry(host.clone()).or_default().messages = messages;
     }
 
     /// Counts containers that were (or would be) changed.
-    pub fn containers_changed(&self, count: u32) {
+    pub(super) fn containers_changed(&self, count: u32) {
         self.pages().containers_changed += count;
     }
 
     /// Counts keys that were (or would be) changed.
-    pub fn keys_changed(&self, count: u32) {
+    pub(super) fn keys_changed(&self, count: u32) {
         self.pages().keys_changed += count;
     }
 
     /// Notes how a component ended.
-    pub fn component(&self, component: &ComponentName, status: Status, healthy: Option<bool>, millis: u64) {
+    pub(super) fn component(&self, component: &ComponentName, status: Status, healthy: Option<bool>, millis: u64) {
         if let Some(page) = self.pages().components.get_mut(component) {
             page.status = status;
             page.healthy = healthy;
@@ -99,7 +99,7 @@ impl Ledger {
     }
 
     /// The whole, at the end.
-    pub fn summary(&self, kind: RunKind, interrupted: bool) -> Summary {
+    pub(super) fn summary(&self, kind: RunKind, interrupted: bool) -> Summary {
         let pages = self.pages();
         let hosts = pages.hosts.iter().map(|(host, page)| HostSummary {
             host: host.clone(),

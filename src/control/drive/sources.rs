@@ -17,7 +17,7 @@ type Scanned = Arc<Mutex<Option<TreeSummary>>>;
 
 /// What this side can supply. Each source tree is scanned once in a run, however many hosts get it.
 #[derive(Default)]
-pub struct Sources {
+pub(super) struct Sources {
     contents: Mutex<Arc<Contents>>,
     trees: Mutex<HashMap<TreeKey, Scanned>>,
     index_dir: Option<PathBuf>,
@@ -25,12 +25,12 @@ pub struct Sources {
 
 impl Sources {
     /// Sources whose scan indexes are kept below `cache`, when there is such a place.
-    pub fn new(cache: Option<PathBuf>) -> Self {
+    pub(super) fn new(cache: Option<PathBuf>) -> Self {
         Self { index_dir: cache.map(|dir| dir.join("scan")), ..Self::default() }
     }
 
     /// Scans a source tree, or gives the result of the scan that this run already made.
-    pub fn tree(&self, source: &Path, ignore: &[String]) -> Result<TreeSummary, String> {
+    pub(super) fn tree(&self, source: &Path, ignore: &[String]) -> Result<TreeSummary, String> {
         let key = (source.to_owned(), ignore.to_owned());
         let scanned = Arc::clone(lock(&self.trees).entry(key).or_default());
         // Held over the scan: a second host that wants the same tree waits instead of scanning again.
@@ -47,19 +47,19 @@ impl Sources {
     }
 
     /// Offers a local file; its digest and length in bytes.
-    pub fn file(&self, path: &Path) -> io::Result<(Digest, u64)> {
+    pub(super) fn file(&self, path: &Path) -> io::Result<(Digest, u64)> {
         self.add(|contents| contents.add_file(path))
     }
 
     /// Offers the embedded launcher; its digest and length in bytes.
-    pub fn launcher(&self) -> io::Result<(Digest, u64)> {
+    pub(super) fn launcher(&self) -> io::Result<(Digest, u64)> {
         let program = launcher().map_err(io::Error::other)?;
         let content = program.content().map_err(io::Error::other)?;
         Ok((self.add(|contents| contents.add_bytes(content.to_vec())), program.size()))
     }
 
     /// Answers a host's demand; blocks.
-    pub fn answer(&self, demand: &Demand, out: &mut dyn FnMut(Supply) -> io::Result<()>) -> io::Result<()> {
+    pub(super) fn answer(&self, demand: &Demand, out: &mut dyn FnMut(Supply) -> io::Result<()>) -> io::Result<()> {
         // A snapshot, so that a slow host does not keep another host's recipe from adding sources.
         let contents = Arc::clone(&*lock(&self.contents));
         contents.answer(demand, out)
