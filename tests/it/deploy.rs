@@ -256,7 +256,7 @@ fn hosts_that_cannot_be_reached_or_trusted_say_why() {
 
 fn find_host_key(lab: &TestLab, host: &str) -> std::path::PathBuf {
     let keys = lab.path("keys");
-    let lab_dir = std::fs::read_dir(keys).unwrap().next().unwrap().unwrap().path();
+    let lab_dir = fs_err::read_dir(keys).unwrap().next().unwrap().unwrap().path();
     lab_dir.join("hosts").join(host)
 }
 

@@ -153,7 +153,7 @@ impl HostSession {
     }
 
     /// Checks or applies a plan. `on_reports` sees what happens to its steps, in order.
-    pub async fn run_plan<'r>(
+    pub(super) async fn run_plan<'r>(
         &self,
         plan: Plan,
         mode: Mode,

@@ -1,7 +1,7 @@
 //! A lab of its own for one test: an inventory in a temporary directory, the real program, containers that go away.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -42,7 +42,7 @@ impl TestLab {
     /// Writes a file below the inventory's directory.
     pub(crate) fn write(&self, path: &str, text: &str) {
         let path = self.path(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs_err::create_dir_all(path.parent().unwrap()).unwrap();
         fs_err::write(path, text).unwrap();
     }
 
@@ -74,7 +74,7 @@ impl TestLab {
     }
 
     pub(crate) fn run(&self, words: &[&str]) -> Run {
-        Run::of(self.command(words).output().unwrap())
+        Run::of(&self.command(words).output().unwrap())
     }
 
     /// Runs and insists on an exit status.
@@ -117,7 +117,7 @@ impl Drop for TestLab {
 }
 
 impl Run {
-    fn of(output: Output) -> Self {
+    fn of(output: &Output) -> Self {
         Self {
             status: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -140,9 +140,4 @@ pub(crate) fn summary(events: &[Value]) -> &Value {
 /// The engine's own client: what tests see past our program.
 pub(crate) fn docker(words: &[&str]) -> Output {
     Command::new("docker").args(words).stdin(Stdio::null()).output().unwrap()
-}
-
-/// Where the examples, recipes and inventories are.
-pub(crate) fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
