@@ -1,3 +1,30 @@
-//! The far side: a blocking program without async that checks and applies plans on the machine it runs on.
+//! The far side: runs on a host, blocking, with no async. Gathers facts, answers questions, and brings the host to the
+//! state that a plan describes: check, then diff, then apply.
+//!
+//! Knows how each op is reached on a machine; does not know SSH, recipes or labs. It trusts nothing that it reads from
+//! the channel beyond what the types of [`crate::plan`] guarantee, and it ends, with its children, when the channel
+//! does.
 
+mod accounts;
+mod answer;
+mod batch;
+mod become_user;
+mod command_line;
+mod failure;
+mod foreseen;
+mod gather;
+mod inbox;
+mod lock;
+mod machine;
+mod ops;
+mod outbox;
+mod pending;
+mod process;
+mod replace;
+mod runner;
+mod serve;
+mod stop;
+mod supply;
 pub mod tree;
+
+pub use command_line::main;

@@ -1,0 +1,271 @@
+//! `service_ensure`: a service, with runit or systemd, whichever is process 1.
+//!
+//! A running service is restarted when its definition changes or when a step that it depends on changed something. A
+//! service that does not run is only started: it reads everything afresh anyway.
+
+use std::{
+    io,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use super::{Finding, Obstacle, Operation, ownership::attribute, runit::Runit, systemd::Systemd};
+use crate::{
+    helper::{
+        failure::{OrFail, bad_input, io_failure},
+        foreseen::Foreseen,
+        machine::{Machine, Reaction},
+        replace::{Attributes, replace_with},
+    },
+    plan::{
+        Action, Change, Detail, Diff, FailureKind, InitSystem, OpFailure, Principal, ServiceDefinition, ServiceEnsure,
+    },
+};
+
+/// A service that dies this soon after its start has failed.
+const SETTLE: Duration = Duration::from_secs(1);
+/// How long a started service may take until it runs.
+const START_TIME: Duration = Duration::from_secs(15);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A service manager.
+pub(super) trait Manager {
+    /// The files that define a service.
+    fn files(&self, name: &str, definition: &ServiceDefinition) -> Vec<ServiceFile>;
+
+    /// What is known of a service.
+    fn status(&self, name: &str, machine: &Machine<'_>) -> Result<Status, OpFailure>;
+
+    /// Takes changed files to notice; called before anything else is done.
+    fn reload(&self, machine: &Machine<'_>) -> Result<(), OpFailure>;
+
+    /// Sees to it that the service is known and starts at boot, or does not.
+    fn set_enabled(&self, name: &str, enabled: bool, machine: &Machine<'_>) -> Result<(), OpFailure>;
+
+    /// Starts, stops or restarts; comes back when that is under way at least.
+    fn act(&self, name: &str, action: Action, machine: &Machine<'_>) -> Result<(), OpFailure>;
+
+    /// A mark in the service's log, to be taken before a start.
+    fn log_mark(&self, name: &str) -> u64;
+
+    /// The last lines of the service's log after the mark.
+    fn log_tail(&self, name: &str, mark: u64, machine: &Machine<'_>) -> Vec<String>;
+}
+
+/// A file of a service's definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServiceFile {
+    pub(super) path: PathBuf,
+    pub(super) mode: u32,
+    pub(super) content: String,
+}
+
+/// What is known of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Status {
+    /// It is defined somewhere.
+    pub(super) known: bool,
+    /// It runs.
+    pub(super) running: bool,
+    /// It starts at boot; None when the manager has no say in it.
+    pub(super) enabled: Option<bool>,
+    /// Tells one life of the service from the next.
+    pub(super) life: String,
+}
+
+/// What has to be done.
+#[derive(Debug)]
+pub(crate) struct ServiceChange {
+    files: Vec<(ServiceFile, Option<String>)>,
+    enable: bool,
+    action: Option<(Action, Option<String>)>,
+}
+
+impl Operation for ServiceEnsure {
+    type Change = ServiceChange;
+
+    fn check(&self, machine: &mut Machine<'_>) -> Result<Finding<ServiceChange>, Obstacle> {
+        expect_service_name(&self.name)?;
+        let manager = manager(machine)?;
+        let files = self.differing_files(manager.as_ref(), machine)?;
+        let status = manager.status(&self.name, machine)?;
+        if self.definition.is_none() && !status.known {
+            if !self.running && !self.enabled {
+                return Ok(Finding::Same);
+            }
+            return machine.missing(
+                &format!("service `{}`", self.name),
+                "install the package that brings it, or say how it is run: service_ensure(..., argv = [...])",
+            );
+        }
+        let action = self.wanted_action(&status, !files.is_empty(), &machine.reaction);
+        let enable = status.enabled.is_some_and(|enabled| enabled != self.enabled);
+        let perhaps = match (&machine.reaction, &action) {
+            (Reaction::Perhaps(why), None) if status.running && self.running => Some(why.clone()),
+            _ => None,
+        };
+        if let Some(why) = perhaps.filter(|_| files.is_empty() && !enable) {
+            return Ok(Finding::Unknown { why, change: ServiceChange { files, enable, action } });
+        }
+        if files.is_empty() && !enable && action.is_none() {
+            return Ok(Finding::Same);
+        }
+        Ok(Finding::Differs(ServiceChange { files, enable, action }))
+    }
+
+    fn describe(&self, change: &ServiceChange, machine: &Machine<'_>) -> Diff {
+        let mut changes = Vec::new();
+        for (file, before) in &change.files {
+            let action = if before.is_some() { Action::Modify } else { Action::Create };
+            let text = Detail::Text { before: before.clone().unwrap_or_default(), after: file.content.clone() };
+            let detail = if machine.sensitive { Detail::SecretContent } else { text };
+            changes.push(Change::new(action, file.path.display().to_string()).with(detail));
+        }
+        let target = format!("service {}", self.name);
+        if change.enable {
+            let before = Some((!self.enabled).to_string());
+            changes.push(Change::new(Action::Modify, &target).with(attribute("enabled", before, self.enabled.to_string())));
+        }
+        if let Some((action, reason)) = &change.action {
+            let mut told = Change::new(*action, target);
+            told.details.extend(reason.iter().map(|text| Detail::Reason { text: text.clone() }));
+            changes.push(told);
+        }
+        Diff { changes }
+    }
+
+    fn foresee(&self, _: &ServiceChange, _: &mut Foreseen) {}
+
+    fn apply(&self, change: ServiceChange, machine: &mut Machine<'_>) -> Result<(), OpFailure> {
+        let manager = manager(machine)?;
+        for (file, _) in &change.files {
+            let directory = file.path.parent().unwrap_or(&file.path);
+            fs_err::create_dir_all(directory).or_fail("create", directory.display())?;
+            replace_with(&file.path, Attributes::mode(file.mode), file.content.as_bytes())?;
+        }
+        manager.reload(machine)?;
+        let mark = manager.log_mark(&self.name);
+        if change.enable || !change.files.is_empty() {
+            manager.set_enabled(&self.name, self.enabled, machine)?;
+        }
+        let Some((action, _)) = change.action else { return Ok(()) };
+        manager.act(&self.name, action, machine).map_err(|failure| self.with_log(failure, manager.as_ref(), mark, machine))?;
+        if action == Action::Stop {
+            return Ok(());
+        }
+        self.settle(manager.as_ref(), machine).map_err(|failure| self.with_log(failure, manager.as_ref(), mark, machine))
+    }
+}
+
+impl ServiceEnsure {
+    /// Files of the definition that are not as wanted, with what is there.
+    fn differing_files(
+        &self,
+        manager: &dyn Manager,
+        machine: &Machine<'_>,
+    ) -> Result<Vec<(ServiceFile, Option<String>)>, Obstacle> {
+        let Some(definition) = &self.definition else { return Ok(Vec::new()) };
+        expect_definition(definition)?;
+        if let Some(user) = &definition.user
+            && let Err(Obstacle::Failure(failure)) = machine.user_id(&Principal::Name(user.clone()))
+        {
+            return Err(failure.into());
+        }
+        let mut differing = Vec::new();
+        for file in manager.files(&self.name, definition) {
+            let before = match fs_err::read(&file.path) {
+                Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(io_failure("read", file.path.display(), &error).into()),
+            };
+            let mode = fs_err::metadata(&file.path).map(|found| std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o7777);
+            if before.as_ref() != Some(&file.content) || mode.ok() != Some(file.mode) {
+                differing.push((file, before));
+            }
+        }
+        Ok(differing)
+    }
+
+    fn wanted_action(&self, status: &Status, redefined: bool, reaction: &Reaction) -> Option<(Action, Option<String>)> {
+        match (self.running, status.running) {
+            (true, false) => Some((Action::Start, None)),
+            (false, true) => Some((Action::Stop, None)),
+            (false, false) => None,
+            (true, true) if redefined => Some((Action::Restart, Some("its definition changes".to_owned()))),
+            (true, true) => match reaction {
+                Reaction::Due(why) => Some((Action::Restart, Some(why.clone()))),
+                Reaction::None | Reaction::Perhaps(_) => None,
+            },
+        }
+    }
+
+    /// Waits until the service runs, and then a little, to see that it goes on running.
+    fn settle(&self, manager: &dyn Manager, machine: &Machine<'_>) -> Result<(), OpFailure> {
+        let started = Instant::now();
+        let mut status = manager.status(&self.name, machine)?;
+        while !status.running {
+            if started.elapsed() >= START_TIME {
+                let message = format!("service `{}` did not start within {} s", self.name, START_TIME.as_secs());
+                return Err(OpFailure::new(FailureKind::Timeout, message));
+            }
+            machine.pause(PAUSE)?;
+            status = manager.status(&self.name, machine)?;
+        }
+        let running = Instant::now();
+        let life = status.life;
+        while running.elapsed() < SETTLE {
+            machine.pause(PAUSE)?;
+            let status = manager.status(&self.name, machine)?;
+            if !status.running || status.life != life {
+                let message = format!("service `{}` ended within a second of its start", self.name);
+                return Err(OpFailure::new(FailureKind::Command, message)
+                    .hint("the last lines of its log are above; running its command by hand may tell more"));
+            }
+        }
+        Ok(())
+    }
+
+    fn with_log(&self, failure: OpFailure, manager: &dyn Manager, mark: u64, machine: &Machine<'_>) -> OpFailure {
+        let tail = if machine.sensitive { Vec::new() } else { manager.log_tail(&self.name, mark, machine) };
+        if tail.is_empty() { failure } else { failure.output(tail) }
+    }
+}
+
+fn manager(machine: &Machine<'_>) -> Result<Box<dyn Manager>, OpFailure> {
+    match machine.facts.init {
+        InitSystem::Runit => Ok(Box::new(Runit::find()?)),
+        InitSystem::Systemd => Ok(Box::new(Systemd)),
+        InitSystem::None => {
+            Err(OpFailure::new(FailureKind::Unsupported, "the host has no service manager: process 1 is neither runit nor systemd")
+                .hint("use an image with runit or systemd as process 1, such as `ovs-cuisine image build` makes"))
+        }
+    }
+}
+
+fn expect_service_name(name: &str) -> Result<(), OpFailure> {
+    let fits = (1..=128).contains(&name.len())
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_')
+        && name.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.' | '@' | ':'));
+    if fits { Ok(()) } else { Err(bad_input(format!("`{name}` is not the name of a service"))) }
+}
+
+fn expect_definition(definition: &ServiceDefinition) -> Result<(), OpFailure> {
+    if !definition.argv.first().is_some_and(|program| program.starts_with('/')) {
+        return Err(bad_input("the program of a service must be an absolute path"));
+    }
+    for (name, _) in &definition.environment {
+        let fits = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+            && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+        if !fits {
+            return Err(bad_input(format!("`{name}` is not the name of a variable")));
+        }
+    }
+    let values = definition.environment.iter().map(|(_, value)| value).chain(&definition.argv);
+    if values.into_iter().any(|value| value.contains('\0')) {
+        return Err(bad_input("a service's arguments and variables cannot hold a zero byte"));
+    }
+    if definition.user.as_deref().is_some_and(|user| super::group_ensure::expect_account_name(user, "user").is_err()) {
+        return Err(bad_input("a service's user must be the name of an account"));
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! `sync`: a directory that equals a tree of the near side. How, is the business of [`crate::helper::tree`].
+
+use super::{Finding, Obstacle, Operation, ownership::Wanted};
+use crate::{
+    helper::{
+        foreseen::{Fate, Foreseen},
+        machine::{Found, Machine},
+        tree::{self, Place, TreeChange},
+    },
+    plan::{Diff, OpFailure, Sync},
+};
+
+impl Operation for Sync {
+    type Change = TreeChange;
+
+    fn check(&self, machine: &mut Machine<'_>) -> Result<Finding<TreeChange>, Obstacle> {
+        let wanted = Wanted::resolve(None, self.owner.as_ref(), self.group.as_ref(), machine)?;
+        if let Found::Would(Fate::File | Fate::Unclear) = machine.look(self.dest.as_path())? {
+            return Err(Obstacle::Unclear(format!("an earlier step writes `{}` too", self.dest)));
+        }
+        let (uid, gid) = wanted.ids();
+        let state = machine.state_dir();
+        let place = Place { uid, gid, state: Some(&state), remember: !machine.is_check() };
+        match (tree::compare(self, &place, machine.supplier)?, wanted.to_be_made()) {
+            (Some(change), _) => Ok(Finding::Differs(change)),
+            (None, Some(who)) => Err(Obstacle::Unclear(format!("an earlier step would make `{who}`"))),
+            (None, None) => Ok(Finding::Same),
+        }
+    }
+
+    fn describe(&self, change: &TreeChange, _: &Machine<'_>) -> Diff {
+        change.diff()
+    }
+
+    fn foresee(&self, _: &TreeChange, foreseen: &mut Foreseen) {
+        foreseen.tree(self.dest.as_path());
+    }
+
+    fn apply(&self, change: TreeChange, machine: &mut Machine<'_>) -> Result<(), OpFailure> {
+        change.apply(machine.supplier)
+    }
+}

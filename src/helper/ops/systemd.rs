@@ -1,0 +1,175 @@
+//! Services under systemd: a unit in `/etc/systemd/system`. See systemd.service(5) and systemctl(1).
+
+use std::{fmt::Write, path::PathBuf, time::Duration};
+
+use super::service_ensure::{Manager, ServiceFile, Status};
+use crate::{
+    helper::{failure::bad_input, machine::Machine, process::Job},
+    plan::{Action, OpFailure, ServiceDefinition},
+};
+
+/// How long systemctl may take; its own default for a stop is 90 s.
+const TIME: Duration = Duration::from_secs(120);
+
+/// systemd as process 1.
+#[derive(Debug)]
+pub(super) struct Systemd;
+
+impl Manager for Systemd {
+    fn files(&self, name: &str, definition: &ServiceDefinition) -> Vec<ServiceFile> {
+        let path = PathBuf::from(format!("/etc/systemd/system/{name}.service"));
+        vec![ServiceFile { path, mode: 0o644, content: unit_file(definition) }]
+    }
+
+    fn status(&self, name: &str, machine: &Machine<'_>) -> Result<Status, OpFailure> {
+        let properties = "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts";
+        let job = systemctl(&["show", properties, &unit(name)]);
+        let (ended, output) = machine.collect(&job, "systemctl show")?;
+        if ended.succeeded() { Ok(status_of(&output)) } else { Err(machine.command_failure("systemctl show", &ended)) }
+    }
+
+    fn reload(&self, machine: &Machine<'_>) -> Result<(), OpFailure> {
+        machine.must_run(&systemctl(&["daemon-reload"]), "systemctl daemon-reload")
+    }
+
+    fn set_enabled(&self, name: &str, enabled: bool, machine: &Machine<'_>) -> Result<(), OpFailure> {
+        let verb = if enabled { "enable" } else { "disable" };
+        machine.must_run(&systemctl(&["--quiet", verb, &unit(name)]), &format!("systemctl {verb} {name}"))
+    }
+
+    fn act(&self, name: &str, action: Action, machine: &Machine<'_>) -> Result<(), OpFailure> {
+        let verb = match action {
+            Action::Start => "start",
+            Action::Stop => "stop",
+            Action::Restart => "restart",
+            Action::Create | Action::Modify | Action::Remove | Action::Run => {
+                return Err(bad_input("a service can only be started, stopped and restarted"));
+            }
+        };
+        machine.must_run(&systemctl(&[verb, &unit(name)]), &format!("systemctl {verb} {name}"))
+    }
+
+    fn log_mark(&self, _: &str) -> u64 {
+        // journalctl takes seconds; one that has begun is as near as it gets.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(0, |now| now.as_secs())
+    }
+
+    fn log_tail(&self, name: &str, mark: u64, machine: &Machine<'_>) -> Vec<String> {
+        let (unit, since) = (unit(name), format!("@{mark}"));
+        let arguments = ["--no-pager", "--output=cat", "--lines=20", "--since", &since, "--unit", &unit];
+        let found = machine.collect(&Job::program("journalctl", arguments), "journalctl");
+        found.map_or_else(|_| Vec::new(), |(_, output)| output.lines().map(str::to_owned).collect())
+    }
+}
+
+fn unit(name: &str) -> String {
+    format!("{name}.service")
+}
+
+fn systemctl(arguments: &[&str]) -> Job {
+    Job::program("systemctl", [&["--no-ask-password", "--no-pager"], arguments].concat()).timeout(TIME)
+}
+
+/// Reads what `systemctl show` prints.
+fn status_of(output: &str) -> Status {
+    let value = |name: &str| {
+        output.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default().to_owned()
+    };
+    // `activating (auto-restart)` is a service that has just died.
+    let running = matches!(value("ActiveState").as_str(), "active" | "reloading");
+    let enabled = match value("UnitFileState").as_str() {
+        "enabled" | "enabled-runtime" => Some(true),
+        "disabled" | "" | "masked" | "masked-runtime" | "bad" => Some(false),
+        // Static, generated and the like: there is nothing to enable.
+        _ => None,
+    };
+    Status {
+        known: value("LoadState") != "not-found",
+        running,
+        enabled,
+        life: format!("{} {}", value("MainPID"), value("NRestarts")),
+    }
+}
+
+fn unit_file(definition: &ServiceDefinition) -> String {
+    let mut unit = String::new();
+    let mut line = |text: std::fmt::Arguments<'_>| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(unit, "{text}");
+    };
+    line(format_args!("# Written by ovs-cuisine; changes made by hand are overwritten."));
+    line(format_args!("[Unit]"));
+    line(format_args!("Description={}", definition.description.replace(['\n', '\r'], " ").replace('%', "%%")));
+    line(format_args!("Wants=network-online.target"));
+    line(format_args!("After=network-online.target"));
+    line(format_args!("\n[Service]"));
+    let argv: Vec<String> = definition.argv.iter().map(|word| quoted(word).replace('$', "$$")).collect();
+    line(format_args!("ExecStart={}", argv.join(" ")));
+    if let Some(user) = &definition.user {
+        line(format_args!("User={user}"));
+    }
+    if let Some(directory) = &definition.directory {
+        line(format_args!("WorkingDirectory={}", directory.as_str().replace('%', "%%")));
+    }
+    for (name, value) in &definition.environment {
+        line(format_args!("Environment={}", quoted(&format!("{name}={value}"))));
+    }
+    if let Some(limit) = definition.limit_nofile {
+        line(format_args!("LimitNOFILE={limit}"));
+    }
+    line(format_args!("Restart=always"));
+    line(format_args!("RestartSec=1"));
+    line(format_args!("\n[Install]"));
+    line(format_args!("WantedBy=multi-user.target"));
+    unit
+}
+
+/// A word in double quotes, with C escapes and without specifiers; systemd.syntax(7).
+fn quoted(word: &str) -> String {
+    let mut text = String::from("\"");
+    for letter in word.chars() {
+        match letter {
+            '"' | '\\' => text.extend(['\\', letter]),
+            '\n' => text.push_str("\\n"),
+            '\r' => text.push_str("\\r"),
+            '\t' => text.push_str("\\t"),
+            '%' => text.push_str("%%"),
+            _ => text.push(letter),
+        }
+    }
+    text.push('"');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_holds_what_the_definition_says() {
+        let definition = ServiceDefinition {
+            argv: vec!["/opt/x/bin/x".into(), "50% \"$A\"".into()],
+            user: Some("ovs".into()),
+            directory: Some("/opt/x".parse().unwrap()),
+            environment: vec![("A".into(), "b c$d".into())],
+            limit_nofile: Some(4096),
+            description: "The x service".into(),
+        };
+        let unit = unit_file(&definition);
+        assert!(unit.contains("ExecStart=\"/opt/x/bin/x\" \"50%% \\\"$$A\\\"\"\n"), "{unit}");
+        assert!(unit.contains("Environment=\"A=b c$d\"\n"), "{unit}");
+        assert!(unit.contains("User=ovs\nWorkingDirectory=/opt/x\n") && unit.contains("LimitNOFILE=4096\n"), "{unit}");
+    }
+
+    #[test]
+    fn a_service_that_died_does_not_run() {
+        let status = |active: &str, unit_file: &str| {
+            status_of(&format!("LoadState=loaded\nActiveState={active}\nSubState=x\nUnitFileState={unit_file}\nMainPID=7\nNRestarts=0\n"))
+        };
+        assert_eq!(status("active", "enabled"), Status { known: true, running: true, enabled: Some(true), life: "7 0".into() });
+        assert!(!status("activating", "enabled").running && !status("failed", "enabled").running);
+        assert_eq!(status("active", "static").enabled, None);
+        assert!(!status_of("LoadState=not-found\nActiveState=inactive\nUnitFileState=\n").known);
+    }
+}

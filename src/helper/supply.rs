@@ -1,0 +1,132 @@
+//! Content on its way from the near side to the plan that demanded it.
+
+use std::{
+    io,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    time::Duration,
+};
+
+use super::{outbox::Outbox, stop::Stop};
+use crate::{
+    tree::{Demand, Supplier, Supply},
+    wire::FromHelper,
+};
+
+/// How many messages of content may wait: 16 of at most 256 KiB bound the memory, and keep the disk busy.
+const IN_FLIGHT: usize = 16;
+/// How often a wait looks whether it should end.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Where the reader of the channel leaves content. Clones share their state.
+#[derive(Clone, Default)]
+pub(crate) struct SupplyGate {
+    shared: Arc<(Mutex<Gate>, Condvar)>,
+}
+
+#[derive(Default)]
+struct Gate {
+    request: u32,
+    /// Wants of the open demand that are not yet complete.
+    wanted: usize,
+    /// None when the plan no longer wants the rest of the answer.
+    taker: Option<SyncSender<Supply>>,
+}
+
+impl SupplyGate {
+    /// Passes content on; blocks while the plan is slower. False when nobody asked for it.
+    pub(crate) fn deliver(&self, request: u32, supply: Supply) -> bool {
+        let mut gate = self.lock();
+        if gate.wanted == 0 || gate.request != request {
+            return false;
+        }
+        if matches!(supply, Supply::End | Supply::Gone { .. }) {
+            gate.wanted -= 1;
+            self.shared.1.notify_all();
+        }
+        let taker = gate.taker.clone();
+        drop(gate);
+        if let Some(taker) = taker {
+            // The plan may have given the answer up meanwhile.
+            let _ = taker.send(supply);
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Gate> {
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the answer to the demand before has passed by, then opens a new one.
+    fn open(&self, request: u32, wants: usize, stop: &Stop) -> io::Result<Receiver<Supply>> {
+        let mut gate = self.lock();
+        gate.taker = None;
+        while gate.wanted > 0 {
+            if stop.is_set() {
+                return Err(cancelled());
+            }
+            gate = self.shared.1.wait_timeout(gate, TICK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let (sender, receiver) = sync_channel(IN_FLIGHT);
+        *gate = Gate { request, wanted: wants, taker: Some(sender) };
+        Ok(receiver)
+    }
+
+    /// The plan wants no more of an answer.
+    fn close(&self) {
+        self.lock().taker = None;
+    }
+}
+
+/// Demands content for one plan over the channel.
+pub(crate) struct ChannelSupplier {
+    request: u32,
+    gate: SupplyGate,
+    outbox: Outbox,
+    stop: Stop,
+    answer: Option<Receiver<Supply>>,
+}
+
+impl ChannelSupplier {
+    /// A supplier for the plan with this number.
+    pub(crate) fn new(request: u32, gate: SupplyGate, outbox: Outbox, stop: Stop) -> Self {
+        Self { request, gate, outbox, stop, answer: None }
+    }
+}
+
+impl Supplier for ChannelSupplier {
+    fn demand(&mut self, demand: Demand) -> io::Result<()> {
+        // The receiver goes first: the reader may be waiting to fill it.
+        self.answer = None;
+        self.answer = Some(self.gate.open(self.request, demand.wants.len(), &self.stop)?);
+        self.outbox.send(&FromHelper::Demand { request: self.request, demand })
+    }
+
+    fn next_supply(&mut self) -> io::Result<Supply> {
+        let answer = self.answer.as_ref().ok_or_else(|| io::Error::other("nothing was demanded"))?;
+        loop {
+            if self.stop.is_set() {
+                return Err(cancelled());
+            }
+            match answer.recv_timeout(TICK) {
+                Ok(supply) => return Ok(supply),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("the answer has ended")),
+            }
+        }
+    }
+}
+
+impl Drop for ChannelSupplier {
+    fn drop(&mut self) {
+        self.answer = None;
+        self.gate.close();
+    }
+}
+
+fn cancelled() -> io::Error {
+    // Not `Interrupted`: readers of the standard library would try again for ever.
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the run was cancelled")
+}
