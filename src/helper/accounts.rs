@@ -86,7 +86,8 @@ impl Accounts {
     /// Who a command of this user runs as, with the supplementary groups.
     pub(crate) fn identity(&self, user: &User) -> Result<Identity, OpFailure> {
         let groups = self.local_groups()?;
-        let mut gids: Vec<u32> = groups.iter().filter(|group| group.members.contains(&user.name)).map(|group| group.gid).collect();
+        let mut gids: Vec<u32> =
+            groups.iter().filter(|group| group.members.contains(&user.name)).map(|group| group.gid).collect();
         gids.push(user.gid);
         gids.sort_unstable();
         gids.dedup();
@@ -131,7 +132,12 @@ fn only_files(database: &str) -> bool {
         return false;
     };
     config.lines().find_map(|line| line.strip_prefix(database)?.trim_start().strip_prefix(':')).is_some_and(|sources| {
-        sources.split('#').next().unwrap_or_default().split_whitespace().all(|source| matches!(source, "files" | "compat"))
+        sources
+            .split('#')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .all(|source| matches!(source, "files" | "compat"))
     })
 }
 

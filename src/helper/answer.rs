@@ -35,7 +35,9 @@ pub(crate) fn answer(question: &Question, accounts: &Accounts, stop: &Stop) -> A
 fn look(path: &HostPath, what: impl Fn(&Path) -> io::Result<bool>) -> Result<Answer, OpFailure> {
     match what(path.as_path()) {
         Ok(flag) => Ok(Answer::Flag(flag)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Answer::Flag(false)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Answer::Flag(false))
+        }
         Err(error) => Err(error).or_fail("look at", path),
     }
 }
@@ -43,7 +45,9 @@ fn look(path: &HostPath, what: impl Fn(&Path) -> io::Result<bool>) -> Result<Ans
 fn text_of(path: &HostPath) -> Result<Answer, OpFailure> {
     let file = match fs_err::File::open(path.as_path()) {
         Ok(file) => file,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Answer::Absent),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Answer::Absent);
+        }
         Err(error) => return Err(error).or_fail("read", path),
     };
     // A pipe would keep us waiting, a device may never end.

@@ -97,7 +97,8 @@ impl Batch {
     /// The step has ended.
     pub(crate) fn finish(&self, step: StepId, outcome: Outcome, diff: Option<Diff>) -> io::Result<()> {
         let mut state = self.lock();
-        let elapsed = state.current.take().filter(|current| current.step == step).map(|current| current.since.elapsed());
+        let elapsed =
+            state.current.take().filter(|current| current.step == step).map(|current| current.since.elapsed());
         let micros = elapsed.unwrap_or_default().as_micros().try_into().unwrap_or(u64::MAX);
         state.bytes += diff.as_ref().map_or(0, weight);
         state.reports.push(StepReport { step, event: StepEvent::Finished { outcome, diff, micros } });

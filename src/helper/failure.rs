@@ -52,7 +52,9 @@ fn hint(kind: io::ErrorKind, thing: &str) -> Option<String> {
     use io::ErrorKind as Kind;
     match kind {
         Kind::PermissionDenied => Some(NEEDS_ROOT.to_owned()),
-        Kind::StorageFull => Some(format!("free some space on the file system of `{thing}`; `df -h` on the host shows it")),
+        Kind::StorageFull => {
+            Some(format!("free some space on the file system of `{thing}`; `df -h` on the host shows it"))
+        }
         Kind::QuotaExceeded => Some("raise the quota of the helper's user, or free some of its space".to_owned()),
         Kind::ReadOnlyFilesystem => {
             Some("the file system is mounted read-only; `dmesg` on the host may say why".to_owned())

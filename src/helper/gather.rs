@@ -18,7 +18,9 @@ pub(crate) fn gather(accounts: &Accounts) -> Facts {
     let home = home(user.as_ref());
     Facts {
         hostname: text(system.nodename()),
-        distribution: distribution(&read("/etc/os-release").or_else(|| read("/usr/lib/os-release")).unwrap_or_default()),
+        distribution: distribution(
+            &read("/etc/os-release").or_else(|| read("/usr/lib/os-release")).unwrap_or_default(),
+        ),
         arch: text(system.machine()),
         kernel: text(system.release()),
         cpus: std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX)),
@@ -39,7 +41,9 @@ pub(crate) fn gather(accounts: &Accounts) -> Facts {
 /// The program's full path in the directories where commands are looked for.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
-    let runs = |path: &Path| std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0);
+    let runs = |path: &Path| {
+        std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
     if name.contains('/') {
         return Some(PathBuf::from(name)).filter(|path| path.is_absolute() && runs(path));
     }
@@ -86,7 +90,8 @@ fn distribution(text: &str) -> Distribution {
 
 /// `MemTotal` of `/proc/meminfo` in bytes.
 fn memory(text: &str) -> u64 {
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok());
+    let kib =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse().ok());
     kib.unwrap_or(0u64).saturating_mul(1024)
 }
 
@@ -112,10 +117,15 @@ pub(crate) fn runsvdir() -> Option<Vec<String>> {
     let is_first = |pid: u32| {
         let stat = read(&format!("/proc/{pid}/stat")).unwrap_or_default();
         // The command's name may hold blanks and brackets; the fields after it may not: state, parent ...
-        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)).and_then(|p| p.parse().ok());
+        let parent =
+            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)).and_then(|p| p.parse().ok());
         pid == 1 || parent == Some(1u32)
     };
-    let mut pids: Vec<u32> = fs_err::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let mut pids: Vec<u32> = fs_err::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
     pids.sort_unstable();
     let pid = pids.into_iter().find(|pid| line(&format!("/proc/{pid}/comm")) == "runsvdir" && is_first(*pid))?;
     let words = fs_err::read(format!("/proc/{pid}/cmdline")).ok()?;
@@ -187,7 +197,9 @@ mod tests {
 
     #[test]
     fn os_release_is_understood() {
-        let found = distribution("ID=ubuntu\nID_LIKE=debian\nVERSION_ID=\"24.04\"\nVERSION_CODENAME=noble\nUBUNTU_CODENAME=noble\n");
+        let found = distribution(
+            "ID=ubuntu\nID_LIKE=debian\nVERSION_ID=\"24.04\"\nVERSION_CODENAME=noble\nUBUNTU_CODENAME=noble\n",
+        );
         assert_eq!((found.id.as_str(), found.version.as_str(), found.codename.as_str()), ("ubuntu", "24.04", "noble"));
         assert_eq!(found.like, ["debian"]);
     }

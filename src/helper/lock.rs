@@ -44,7 +44,10 @@ impl HostLock {
                 Err(error) => return Err(io_failure("lock", path.display(), &error.into())),
             }
             if stop.is_set() {
-                return Err(OpFailure::new(FailureKind::Cancelled, "the run was cancelled while it waited for the host's lock"));
+                return Err(OpFailure::new(
+                    FailureKind::Cancelled,
+                    "the run was cancelled while it waited for the host's lock",
+                ));
             }
             if until.is_some_and(|until| Instant::now() >= until) {
                 return Err(held(&mut file, wait));

@@ -162,7 +162,9 @@ impl Machine<'_> {
         match self.accounts.user(who)? {
             Some(user) => Ok(Id::Is(user.uid)),
             None if self.foreseen.has_user(name) => Ok(Id::WouldBe),
-            None => self.missing(&format!("user `{name}`"), &format!("make it in an earlier step: user_ensure(\"{name}\")")),
+            None => {
+                self.missing(&format!("user `{name}`"), &format!("make it in an earlier step: user_ensure(\"{name}\")"))
+            }
         }
     }
 
@@ -175,9 +177,8 @@ impl Machine<'_> {
         match self.accounts.group(who)? {
             Some(group) => Ok(Id::Is(group.gid)),
             None if self.foreseen.has_group(name) => Ok(Id::WouldBe),
-            None => {
-                self.missing(&format!("group `{name}`"), &format!("make it in an earlier step: group_ensure(\"{name}\")"))
-            }
+            None => self
+                .missing(&format!("group `{name}`"), &format!("make it in an earlier step: group_ensure(\"{name}\")")),
         }
     }
 
@@ -224,7 +225,9 @@ impl Machine<'_> {
             Ending::Exited(status) => (FailureKind::Command, format!("`{title}` ended with status {status}")),
             Ending::Signalled(signal) => (FailureKind::Command, format!("`{title}` was ended by signal {signal}")),
             Ending::TimedOut => (FailureKind::Timeout, format!("`{title}` did not end in time and was stopped")),
-            Ending::Cancelled => (FailureKind::Cancelled, format!("`{title}` was stopped because the run was cancelled")),
+            Ending::Cancelled => {
+                (FailureKind::Cancelled, format!("`{title}` was stopped because the run was cancelled"))
+            }
         };
         let hint = hint_of_output(&ended.tail, ended.ending, self.facts.uid);
         let failure = OpFailure::new(kind, message).output(tail);

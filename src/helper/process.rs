@@ -218,7 +218,8 @@ pub(crate) fn run(job: &Job, stop: &Stop, listener: &mut dyn Listener) -> io::Re
     let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let group = group.ok_or_else(|| io::Error::other("a process without a number"))?;
     stop.enter(group);
-    let ended = Attendance::new(child, group, input, job.timeout).and_then(|attendance| attendance.attend(stop, listener));
+    let ended =
+        Attendance::new(child, group, input, job.timeout).and_then(|attendance| attendance.attend(stop, listener));
     stop.leave(group);
     ended
 }
@@ -241,9 +242,13 @@ impl Attendance {
         let stdin = child.stdin.take().map(|pipe| (pipe, VecDeque::from(input)));
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         // A command that neither reads nor writes must not stop us from looking at the clock.
-        for pipe in [stdin.as_ref().map(|(pipe, _)| pipe.as_fd()), stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)]
-            .into_iter()
-            .flatten()
+        for pipe in [
+            stdin.as_ref().map(|(pipe, _)| pipe.as_fd()),
+            stdout.as_ref().map(AsFd::as_fd),
+            stderr.as_ref().map(AsFd::as_fd),
+        ]
+        .into_iter()
+        .flatten()
         {
             fcntl_setfl(pipe, fcntl_getfl(pipe)? | OFlags::NONBLOCK)?;
         }
@@ -266,7 +271,9 @@ impl Attendance {
             }
             // Once everything is closed only the exit is missing, and it nearly always comes at once.
             pause = if open { TICK } else { (pause * 2).min(TICK) };
-            self.wait(pause.min(self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))))?;
+            self.wait(
+                pause.min(self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))),
+            )?;
             self.feed();
             self.listen(listener);
             listener.tick();
@@ -456,8 +463,16 @@ mod tests {
     #[test]
     fn the_environment_is_clean() {
         let (_, heard) = shell("env | cut -d= -f1 | sort");
-        let names: Vec<&str> = heard.iter().map(|(_, line)| line.as_str()).filter(|n| *n != "PWD" && *n != "_").collect();
-        assert_eq!(names, ["HOME", "LANG", "OLDPWD", "PATH", "SHLVL"].iter().copied().filter(|n| names.contains(n)).collect::<Vec<_>>());
+        let names: Vec<&str> =
+            heard.iter().map(|(_, line)| line.as_str()).filter(|n| *n != "PWD" && *n != "_").collect();
+        assert_eq!(
+            names,
+            ["HOME", "LANG", "OLDPWD", "PATH", "SHLVL"]
+                .iter()
+                .copied()
+                .filter(|n| names.contains(n))
+                .collect::<Vec<_>>()
+        );
         assert!(names.contains(&"PATH") && names.contains(&"LANG"));
     }
 
@@ -468,8 +483,10 @@ mod tests {
         let ended = run(&job, &Stop::default(), &mut heard).unwrap();
         assert_eq!(ended.ending, Ending::TimedOut);
         let child = heard.0[0].1.clone();
-        let gone = || !std::path::Path::new(&format!("/proc/{child}/cmdline")).exists()
-            || std::fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| stat.contains(") Z "));
+        let gone = || {
+            !std::path::Path::new(&format!("/proc/{child}/cmdline")).exists()
+                || std::fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+        };
         let deadline = Instant::now() + Duration::from_secs(10);
         while !gone() {
             assert!(Instant::now() < deadline, "the child still runs");
@@ -516,6 +533,9 @@ mod tests {
         let (ended, _) = shell("seq 1 50");
         assert_eq!(ended.tail.first().map(String::as_str), Some("31"));
         let (_, heard) = shell("head -c 40000 /dev/zero | tr '\\0' x");
-        assert_eq!(heard.iter().map(|(_, line)| line.len()).collect::<Vec<_>>(), [MAX_LINE, MAX_LINE, 40000 - 2 * MAX_LINE]);
+        assert_eq!(
+            heard.iter().map(|(_, line)| line.len()).collect::<Vec<_>>(),
+            [MAX_LINE, MAX_LINE, 40000 - 2 * MAX_LINE]
+        );
     }
 }

@@ -200,7 +200,8 @@ mod tests {
     #[test]
     fn links_lead_to_the_file_that_is_written() {
         let directory = tempfile::tempdir().unwrap();
-        let (real, link, lost) = (directory.path().join("real"), directory.path().join("link"), directory.path().join("lost"));
+        let (real, link, lost) =
+            (directory.path().join("real"), directory.path().join("link"), directory.path().join("lost"));
         fs_err::write(&real, "x").unwrap();
         replace_link(&link, "real").unwrap();
         replace_link(&lost, "nowhere").unwrap();

@@ -89,7 +89,10 @@ enum Condition {
     /// It is; the reason is only given when it is not plain.
     Due(Option<String>),
     Unclear(String),
-    Skipped { why: String, because: StepId },
+    Skipped {
+        why: String,
+        because: StepId,
+    },
 }
 
 struct Runner<'a> {
@@ -157,11 +160,10 @@ impl<'a> Runner<'a> {
         let state_dir = std::path::Path::new(&self.session.facts.state_dir);
         let lock = match self.mode {
             Mode::Check => None,
-            Mode::Apply => {
-                Some(HostLock::take(state_dir, &self.session.owner, self.session.lock_wait, self.stop)?)
-            }
+            Mode::Apply => Some(HostLock::take(state_dir, &self.session.owner, self.session.lock_wait, self.stop)?),
         };
-        let pending = Pending::read(state_dir, &self.plan.component).or_fail("read", state_dir.join("pending").display())?;
+        let pending =
+            Pending::read(state_dir, &self.plan.component).or_fail("read", state_dir.join("pending").display())?;
         let due = self.plan.steps.iter().filter(|step| pending.is_due(&step.key)).map(|step| step.id);
         self.interrupted = due.collect();
         self.pending = Some(pending);
@@ -230,7 +232,9 @@ impl<'a> Runner<'a> {
             return Reaction::Due(INTERRUPTED.to_owned());
         }
         match self.any_became(&service.restart_on, Became::Unclear) {
-            Some(unclear) => Reaction::Perhaps(format!("depends on whether `{}` changes anything", self.title(unclear))),
+            Some(unclear) => {
+                Reaction::Perhaps(format!("depends on whether `{}` changes anything", self.title(unclear)))
+            }
             None => Reaction::None,
         }
     }

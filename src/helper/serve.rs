@@ -86,7 +86,8 @@ fn converse(input: &mut impl Read, outbox: &Outbox) -> Result<(), String> {
 
     let question_queue = Arc::new(Mutex::new(question_queue));
     for _ in 0..ANSWERERS {
-        let (queue, accounts, outbox, stop) = (Arc::clone(&question_queue), accounts.clone(), outbox.clone(), stop.clone());
+        let (queue, accounts, outbox, stop) =
+            (Arc::clone(&question_queue), accounts.clone(), outbox.clone(), stop.clone());
         thread::spawn(move || answer_all(&queue, &accounts, &outbox, &stop));
     }
     let (finished, all_finished) = channel::<()>();

@@ -49,7 +49,9 @@ impl Operation for DirEnsure {
             Found::There(found) if found.is_symlink() => Some(behind_link(path)?),
             Found::There(found) => Some(found),
             Found::Missing => None,
-            Found::Would(Fate::Directory) if self.mode.is_none() && !wanted.names_somebody() => return Ok(Finding::Same),
+            Found::Would(Fate::Directory) if self.mode.is_none() && !wanted.names_somebody() => {
+                return Ok(Finding::Same);
+            }
             Found::Would(Fate::Directory | Fate::Unclear) => {
                 return Err(Obstacle::Unclear(format!("an earlier step would make `{}`", self.path)));
             }
@@ -78,7 +80,8 @@ impl Operation for DirEnsure {
     fn describe(&self, change: &DirChange, _: &Machine<'_>) -> Diff {
         let mut changes: Vec<Change> =
             change.parents.iter().map(|parent| Change::new(Action::Create, slashed(parent))).collect();
-        let mut told = Change::new(if change.create { Action::Create } else { Action::Modify }, slashed(self.path.as_path()));
+        let mut told =
+            Change::new(if change.create { Action::Create } else { Action::Modify }, slashed(self.path.as_path()));
         told.details.clone_from(&change.set.details);
         if change.foreign > 0 {
             told.details.push(attribute("owner of entries below", None, change.foreign.to_string()));
@@ -108,7 +111,9 @@ impl Operation for DirEnsure {
         let real = fs_err::canonicalize(path).or_fail("look at", &self.path)?;
         set_attributes(&real, change.set.mode, change.set.uid, change.set.gid)?;
         if change.foreign > 0 {
-            Walk { owner: change.owner, apply: true, foreign: 0 }.below(path).or_fail("set the owner below", &self.path)?;
+            Walk { owner: change.owner, apply: true, foreign: 0 }
+                .below(path)
+                .or_fail("set the owner below", &self.path)?;
         }
         Ok(())
     }

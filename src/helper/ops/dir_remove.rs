@@ -111,7 +111,11 @@ fn not_a_directory(op: &DirRemove) -> Obstacle {
 
 /// A mount point at or below a path, from `/proc/self/mountinfo` (fifth column, octal escapes; `proc(5)`).
 fn mount_within(mounts: &str, path: &Path) -> Option<String> {
-    mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape).find(|mount| Path::new(mount).starts_with(path))
+    mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(unescape)
+        .find(|mount| Path::new(mount).starts_with(path))
 }
 
 fn unescape(text: &str) -> String {

@@ -33,7 +33,9 @@ impl Operation for FileLink {
                 machine.expect_parent(path)?;
                 return Ok(Finding::Differs(LinkChange::Missing));
             }
-            Found::Would(Fate::Directory) => return Err(bad_input(format!("`{}` would be a directory", self.path)).into()),
+            Found::Would(Fate::Directory) => {
+                return Err(bad_input(format!("`{}` would be a directory", self.path)).into());
+            }
             Found::Would(_) => return Err(Obstacle::Unclear(format!("an earlier step writes `{}` too", self.path))),
         };
         if found.is_symlink() {

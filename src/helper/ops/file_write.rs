@@ -69,7 +69,9 @@ impl Operation for FileWrite {
         let (path, found) = match machine.look(self.path.as_path())? {
             Found::There(_) => written_path(self.path.as_path())?,
             Found::Missing => (self.path.as_path().to_owned(), None),
-            Found::Would(Fate::Directory) => return Err(bad_input(format!("`{}` would be a directory", self.path)).into()),
+            Found::Would(Fate::Directory) => {
+                return Err(bad_input(format!("`{}` would be a directory", self.path)).into());
+            }
             Found::Would(_) => {
                 return Err(Obstacle::Unclear(format!("an earlier step writes `{}` too", self.path)));
             }
@@ -145,7 +147,9 @@ impl FileWrite {
         let size = self.content_size();
         let before = match found {
             None => None,
-            Some(found) if found.len() == size && self.equals(path).or_fail("read", path.display())? => return Ok(None),
+            Some(found) if found.len() == size && self.equals(path).or_fail("read", path.display())? => {
+                return Ok(None);
+            }
             Some(found) => Some(found.len()),
         };
         if machine.sensitive || matches!(self.content, Content::Secret(_)) {

@@ -18,7 +18,9 @@ use crate::{
         process::{Collected, Job, run},
         stop::Stop,
     },
-    plan::{Action, Change, Detail, Diff, FailureKind, InitSystem, OpFailure, PackageEnsure, PackageManager, PackageState},
+    plan::{
+        Action, Change, Detail, Diff, FailureKind, InitSystem, OpFailure, PackageEnsure, PackageManager, PackageState,
+    },
 };
 
 /// How old package lists may be before something is installed from them.
@@ -89,8 +91,11 @@ impl Operation for PackageEnsure {
                     let gone = Detail::Attribute { name: "version".to_owned(), before: installed.clone(), after: None };
                     Change::new(Action::Remove, target).with(gone)
                 }
-                (PackageState::Present, Some(before)) => Change::new(Action::Modify, target)
-                    .with(attribute("version", Some(before.clone()), version.unwrap_or_else(|| "newest".to_owned()))),
+                (PackageState::Present, Some(before)) => Change::new(Action::Modify, target).with(attribute(
+                    "version",
+                    Some(before.clone()),
+                    version.unwrap_or_else(|| "newest".to_owned()),
+                )),
                 (PackageState::Present, None) => match version {
                     Some(version) => Change::new(Action::Create, target).with(attribute("version", None, version)),
                     None => Change::new(Action::Create, target),
@@ -116,7 +121,9 @@ impl Operation for PackageEnsure {
         let unknown = unknown(machine, &names)?;
         if !unknown.is_empty() {
             let message = format!("no package source of the host offers {}", quoted(&unknown));
-            return Err(bad_input(message).hint("is the name right for this distribution, and its package source set up?"));
+            return Err(
+                bad_input(message).hint("is the name right for this distribution, and its package source set up?")
+            );
         }
         // A package's service would start outside of the service manager, which the recipe has not asked for.
         let _quiet = (machine.facts.init != InitSystem::Systemd).then(QuietInstall::begin).transpose()?;
@@ -213,7 +220,15 @@ fn noninteractive(program: &str, arguments: &[&str]) -> Job {
 fn apt(machine: &Machine<'_>, arguments: &[&str]) -> Result<(), OpFailure> {
     let lock = format!("DPkg::Lock::Timeout={LOCK_TIME}");
     let options = [
-        "-q", "-y", "-o", &lock, "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold", "-o",
+        "-q",
+        "-y",
+        "-o",
+        &lock,
+        "-o",
+        "Dpkg::Options::=--force-confdef",
+        "-o",
+        "Dpkg::Options::=--force-confold",
+        "-o",
         "Dpkg::Use-Pty=0",
     ];
     let job = noninteractive("apt-get", &[&options, arguments].concat());
@@ -257,7 +272,11 @@ fn refresh(machine: &Machine<'_>) -> Result<bool, OpFailure> {
         return Ok(false);
     }
     let resolving = ended.tail.iter().any(|line| line.contains("resolving") || line.contains("Failed to fetch"));
-    Err(if resolving { failure.hint("the host cannot reach its package source; see /etc/apt/sources.list") } else { failure })
+    Err(if resolving {
+        failure.hint("the host cannot reach its package source; see /etc/apt/sources.list")
+    } else {
+        failure
+    })
 }
 
 /// Those of the packages that no source offers.
@@ -269,7 +288,8 @@ fn unknown(machine: &Machine<'_>, packages: &[&str]) -> Result<Vec<String>, OpFa
         return Err(machine.command_failure("apt-cache policy", &ended));
     }
     // Each known package begins a paragraph of its own: `name:` at the beginning of a line.
-    let offered: Vec<&str> = output.lines().filter(|line| !line.starts_with(' ')).filter_map(|line| line.strip_suffix(':')).collect();
+    let offered: Vec<&str> =
+        output.lines().filter(|line| !line.starts_with(' ')).filter_map(|line| line.strip_suffix(':')).collect();
     Ok(names.into_iter().filter(|name| !is_offered(&offered, name)).map(str::to_owned).collect())
 }
 
@@ -333,7 +353,12 @@ mod tests {
 
     #[test]
     fn what_is_installed_is_told_from_what_is_not() {
-        assert!(is_satisfied("libc6") && is_satisfied("libc6:amd64") && is_satisfied("libc6=2.36-9") && is_satisfied("held"));
+        assert!(
+            is_satisfied("libc6")
+                && is_satisfied("libc6:amd64")
+                && is_satisfied("libc6=2.36-9")
+                && is_satisfied("held")
+        );
         assert!(!is_satisfied("libc6:i386") && !is_satisfied("libc6=2.36-8"));
         assert!(!is_satisfied("gone") && !is_satisfied("half") && !is_satisfied("never-heard-of"));
     }

@@ -9,7 +9,8 @@ use crate::{
 
 /// Asked by `invoke-rc.d(8)` before it starts anything; 101 says "not allowed".
 const POLICY: &str = "/usr/sbin/policy-rc.d";
-const CONTENT: &str = "#!/bin/sh\n# Written by ovs-cuisine while packages are installed; removed afterwards.\nexit 101\n";
+const CONTENT: &str =
+    "#!/bin/sh\n# Written by ovs-cuisine while packages are installed; removed afterwards.\nexit 101\n";
 
 /// While this lives, packages do not start services. A policy that was there already is left alone.
 #[derive(Debug)]

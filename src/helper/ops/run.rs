@@ -191,7 +191,9 @@ impl Run {
                 return Ok(Says::Unclear(format!("{shown} cannot be run yet")));
             }
             Err(failure) => {
-                return Err(OpFailure { message: format!("guard {shown} failed: {}", failure.message), ..failure }.into());
+                return Err(
+                    OpFailure { message: format!("guard {shown} failed: {}", failure.message), ..failure }.into()
+                );
             }
         };
         if machine.is_check() && ended.ending == Ending::Exited(NOT_FOUND) {

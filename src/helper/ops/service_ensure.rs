@@ -124,7 +124,11 @@ impl Operation for ServiceEnsure {
         let target = format!("service {}", self.name);
         if change.enable {
             let before = Some((!self.enabled).to_string());
-            changes.push(Change::new(Action::Modify, &target).with(attribute("enabled", before, self.enabled.to_string())));
+            changes.push(Change::new(Action::Modify, &target).with(attribute(
+                "enabled",
+                before,
+                self.enabled.to_string(),
+            )));
         }
         if let Some((action, reason)) = &change.action {
             let mut told = Change::new(*action, target);
@@ -149,11 +153,14 @@ impl Operation for ServiceEnsure {
             manager.set_enabled(&self.name, self.enabled, machine)?;
         }
         let Some((action, _)) = change.action else { return Ok(()) };
-        manager.act(&self.name, action, machine).map_err(|failure| self.with_log(failure, manager.as_ref(), mark, machine))?;
+        manager
+            .act(&self.name, action, machine)
+            .map_err(|failure| self.with_log(failure, manager.as_ref(), mark, machine))?;
         if action == Action::Stop {
             return Ok(());
         }
-        self.settle(manager.as_ref(), machine).map_err(|failure| self.with_log(failure, manager.as_ref(), mark, machine))
+        self.settle(manager.as_ref(), machine)
+            .map_err(|failure| self.with_log(failure, manager.as_ref(), mark, machine))
     }
 }
 
@@ -178,7 +185,8 @@ impl ServiceEnsure {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => return Err(io_failure("read", file.path.display(), &error).into()),
             };
-            let mode = fs_err::metadata(&file.path).map(|found| std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o7777);
+            let mode = fs_err::metadata(&file.path)
+                .map(|found| std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o7777);
             if before.as_ref() != Some(&file.content) || mode.ok() != Some(file.mode) {
                 differing.push((file, before));
             }
@@ -235,10 +243,11 @@ fn manager(machine: &Machine<'_>) -> Result<Box<dyn Manager>, OpFailure> {
     match machine.facts.init {
         InitSystem::Runit => Ok(Box::new(Runit::find()?)),
         InitSystem::Systemd => Ok(Box::new(Systemd)),
-        InitSystem::None => {
-            Err(OpFailure::new(FailureKind::Unsupported, "the host has no service manager: process 1 is neither runit nor systemd")
-                .hint("use an image with runit or systemd as process 1, such as `ovs-cuisine image build` makes"))
-        }
+        InitSystem::None => Err(OpFailure::new(
+            FailureKind::Unsupported,
+            "the host has no service manager: process 1 is neither runit nor systemd",
+        )
+        .hint("use an image with runit or systemd as process 1, such as `ovs-cuisine image build` makes")),
     }
 }
 

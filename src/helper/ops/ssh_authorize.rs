@@ -70,7 +70,10 @@ impl Operation for SshAuthorize {
         let home = match Home::open(user) {
             Ok(Some(home)) => home,
             Ok(None) if !self.present => return Ok(Finding::Same),
-            Ok(None) => return machine.missing(&format!("the home of `{}`", self.user), "make it: user_ensure(..., home = ...)"),
+            Ok(None) => {
+                return machine
+                    .missing(&format!("the home of `{}`", self.user), "make it: user_ensure(..., home = ...)");
+            }
             Err(failure) => return Err(failure.into()),
         };
         let old = home.file.as_ref().map(|(content, _)| content.as_slice());
@@ -94,20 +97,26 @@ impl Operation for SshAuthorize {
         };
         let label = label(&self.key);
         let mut told = Change::new(action, change.target.clone()).with(match action {
-            Action::Remove => crate::plan::Detail::Attribute { name: "key".to_owned(), before: Some(label), after: None },
+            Action::Remove => {
+                crate::plan::Detail::Attribute { name: "key".to_owned(), before: Some(label), after: None }
+            }
             _ => attribute("key", None, label),
         });
         if action == Action::Modify {
             told.details.clear();
         }
-        told.details.extend(change.attributes.iter().map(|(name, before, after)| attribute(name, Some(before.clone()), after)));
+        told.details
+            .extend(change.attributes.iter().map(|(name, before, after)| attribute(name, Some(before.clone()), after)));
         Diff::of(told)
     }
 
     fn foresee(&self, _: &KeyChange, _: &mut Foreseen) {}
 
     fn apply(&self, change: KeyChange, machine: &mut Machine<'_>) -> Result<(), OpFailure> {
-        let user = machine.accounts.user_named(&self.user)?.ok_or_else(|| bad_input(format!("user `{}` does not exist", self.user)))?;
+        let user = machine
+            .accounts
+            .user_named(&self.user)?
+            .ok_or_else(|| bad_input(format!("user `{}` does not exist", self.user)))?;
         let target = change.target.clone();
         let home = Home::open(user)?.ok_or_else(|| bad_input(format!("the home of `{}` does not exist", self.user)))?;
         home.write(change.content.as_deref()).or_fail("write", target)
@@ -289,9 +298,11 @@ fn label(line: &str) -> String {
 fn not_a_key(line: &str) -> OpFailure {
     let start: String = line.chars().take(20).collect();
     if line.contains("PRIVATE KEY") {
-        return bad_input("ssh_authorize was given a private key").hint("give the public key, the file that ends in .pub");
+        return bad_input("ssh_authorize was given a private key")
+            .hint("give the public key, the file that ends in .pub");
     }
-    bad_input(format!("`{start}...` is not a line of a public key")).hint("give the one line of a file that ends in .pub")
+    bad_input(format!("`{start}...` is not a line of a public key"))
+        .hint("give the one line of a file that ends in .pub")
 }
 
 #[cfg(test)]
@@ -307,7 +318,10 @@ mod tests {
     #[test]
     fn a_key_is_known_by_type_and_body() {
         let key = parts(KEY).unwrap();
-        assert_eq!(parts("no-pty,command=\"echo \\\"a b\\\"\" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ other").unwrap(), key);
+        assert_eq!(
+            parts("no-pty,command=\"echo \\\"a b\\\"\" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ other").unwrap(),
+            key
+        );
         for bad in ["", "# ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ", "ssh-ed25519", "nonsense AAAA", "ssh-ed25519 ###"] {
             assert_eq!(parts(bad), None, "{bad:?}");
         }

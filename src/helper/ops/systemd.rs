@@ -165,9 +165,14 @@ mod tests {
     #[test]
     fn a_service_that_died_does_not_run() {
         let status = |active: &str, unit_file: &str| {
-            status_of(&format!("LoadState=loaded\nActiveState={active}\nSubState=x\nUnitFileState={unit_file}\nMainPID=7\nNRestarts=0\n"))
+            status_of(&format!(
+                "LoadState=loaded\nActiveState={active}\nSubState=x\nUnitFileState={unit_file}\nMainPID=7\nNRestarts=0\n"
+            ))
         };
-        assert_eq!(status("active", "enabled"), Status { known: true, running: true, enabled: Some(true), life: "7 0".into() });
+        assert_eq!(
+            status("active", "enabled"),
+            Status { known: true, running: true, enabled: Some(true), life: "7 0".into() }
+        );
         assert!(!status("activating", "enabled").running && !status("failed", "enabled").running);
         assert_eq!(status("active", "static").enabled, None);
         assert!(!status_of("LoadState=not-found\nActiveState=inactive\nUnitFileState=\n").known);

@@ -149,7 +149,11 @@ impl UserEnsure {
             }
         }
         if self.group.is_none() {
-            let own = if group_exists { ["--gid", &self.name].map(str::to_owned).to_vec() } else { vec!["--user-group".to_owned()] };
+            let own = if group_exists {
+                ["--gid", &self.name].map(str::to_owned).to_vec()
+            } else {
+                vec!["--user-group".to_owned()]
+            };
             arguments.extend(own);
         }
         if self.system {

@@ -8,7 +8,12 @@ use std::{
 
 use super::{Finding, Obstacle, Operation};
 use crate::{
-    helper::{failure::{bad_input, cause}, foreseen::Foreseen, machine::Machine, process::Job},
+    helper::{
+        failure::{bad_input, cause},
+        foreseen::Foreseen,
+        machine::Machine,
+        process::Job,
+    },
     plan::{Action, Change, Diff, FailureKind, OpFailure, WaitPort},
 };
 
@@ -51,7 +56,8 @@ impl Operation for WaitPort {
             let Err(why) = tried else { return Ok(()) };
             if started.elapsed() >= timeout {
                 let seconds = timeout.as_secs_f64();
-                let message = format!("nothing accepted connections on {}:{} within {seconds} s: {why}", self.address, self.port);
+                let message =
+                    format!("nothing accepted connections on {}:{} within {seconds} s: {why}", self.address, self.port);
                 return Err(OpFailure::new(FailureKind::Timeout, message)
                     .hint("see whether the service runs, and what its log says"));
             }
