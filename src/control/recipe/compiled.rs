@@ -1,23 +1,86 @@
 //! A compiled recipe, ready to meet a host.
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use indexmap::IndexMap;
+use starlark::{
+    docs::{DocItem, DocMember, DocString},
+    environment::{FrozenModule, Module},
+    eval::Evaluator,
+    values::{UnpackValue, Value, any::StarlarkAny, dict::DictRef, list::UnpackList},
+};
 
-use super::{ConfigValue, Evaluation, ParamSpec, Params, RecipeError, RecipeErrorKind, Scene, StoreSpec, Surroundings};
+use super::{
+    ConfigValue, Evaluation, ParamSpec, Params, RecipeError, RecipeErrorKind, Scene, StoreSpec, Surroundings,
+    bounds::{Bounds, on_own_stack_beside},
+    compile::{Compiled, Printer},
+    context::context,
+    diagnose::{Circumstances, diagnose},
+    error::Fault,
+    files::{Roots, Texts},
+    params, reference,
+    session::{Outside, Phase, Recorded, Session, Stage, serve},
+    veil::Lifted,
+};
 use crate::{
     control::inventory::Component,
-    plan::{Facts, HostName, Plan},
+    plan::{Facts, HostName, Plan, Source},
 };
 
 /// A compiled recipe. Shared by all components and hosts that use it; evaluating it changes nothing in it.
 pub struct Recipe {
     name: String,
     doc: String,
+    /// As the operator would name it.
+    file: String,
+    folder: PathBuf,
+    module: FrozenModule,
     params: Vec<ParamSpec>,
+    roots: Arc<Roots>,
+    texts: Arc<Texts>,
+    bounds: Bounds,
+}
+
+/// The functions that a recipe may define.
+const FUNCTIONS: [&str; 5] = ["prefix", "config", "store", "deploy", "health"];
+
+/// Who asks whom, in one evaluation.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    phase: Phase,
+    function: &'static str,
+    scene: Scene<'a>,
+    host: Option<(&'a HostName, &'a Facts)>,
+    surroundings: Option<&'a dyn Surroundings>,
 }
 
 impl Recipe {
+    pub(super) fn new(
+        name: String,
+        file: String,
+        folder: PathBuf,
+        compiled: &Compiled,
+        roots: &Arc<Roots>,
+        bounds: Bounds,
+    ) -> Result<Self, RecipeError> {
+        let recipe = Self {
+            doc: documentation(&compiled.module),
+            name,
+            file,
+            folder,
+            module: compiled.module.clone(),
+            params: compiled.params.clone(),
+            roots: Arc::clone(roots),
+            texts: Arc::default(),
+            bounds,
+        };
+        recipe.check_functions()?;
+        Ok(recipe)
+    }
+
     /// Its name: the folder's.
     pub fn name(&self) -> &str {
         &self.name
@@ -33,59 +96,108 @@ impl Recipe {
         &self.params
     }
 
+    /// Its folder: where its templates and files are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Whether it defines `config(ctx)`.
     pub fn has_config(&self) -> bool {
-        false
+        self.defines("config")
     }
 
     /// Whether it defines `deploy(ctx)`.
     pub fn has_deploy(&self) -> bool {
-        false
+        self.defines("deploy")
     }
 
     /// Whether it defines `health(ctx)`.
     pub fn has_health(&self) -> bool {
-        false
+        self.defines("health")
     }
 
     /// Whether it defines `store(ctx)`.
     pub fn has_store(&self) -> bool {
-        false
+        self.defines("store")
     }
 
     /// Checks a component's parameters against the declarations. Relative paths start at `base`.
+    ///
+    /// The error ([`RecipeErrorKind::Param`]) holds everything that is wrong, each with the inventory's line.
     pub fn bind(&self, component: &Component, base: &Path) -> Result<Params, RecipeError> {
-        Err(self.unfinished(&format!("{} {}", component.name, base.display())))
+        params::bind(&self.name, &self.params, component, base, &self.folder)
     }
 
-    /// The component's prefix relative to the lab's: does not begin with `/`, ends with `/`.
+    /// The component's prefix relative to the lab's: does not begin with `/`, ends with `/`. What `prefix(ctx)`
+    /// returns, else the component's name.
     pub fn prefix(&self, scene: &Scene<'_>) -> Result<String, RecipeError> {
-        Ok(format!("{}/", scene.component.name))
+        let call = Call { phase: Phase::Prefix, function: "prefix", scene: *scene, host: None, surroundings: None };
+        let prefix = self.call(call, |value, session| {
+            let Some(text) = value.unpack_str() else {
+                return Err(Fault::evaluation(format!("prefix(ctx) returns a text, not a {}", value.get_type())));
+            };
+            session.plain("prefix", text)
+        })?;
+        let prefix = prefix.map_or_else(|| scene.component.name.to_string(), |(prefix, _)| prefix);
+        let parts = prefix.strip_suffix('/').unwrap_or(&prefix);
+        let fits = parts.split('/').all(|part| !matches!(part, "" | "." | "..")) && !parts.contains('\0');
+        if !fits {
+            return Err(self.wrong("prefix", format!("`{prefix}` is not a prefix: parts between single `/`")));
+        }
+        Ok(format!("{parts}/"))
     }
 
-    /// The component's keys in etcd, relative to the lab's prefix. Empty when the recipe defines no `config(ctx)`.
+    /// The component's keys in etcd, relative to the lab's prefix; each lies below the component's prefix. Empty when
+    /// the recipe defines no `config(ctx)`.
     pub fn config(
         &self,
         scene: &Scene<'_>,
-        _surroundings: &dyn Surroundings,
+        surroundings: &dyn Surroundings,
     ) -> Result<IndexMap<String, ConfigValue>, RecipeError> {
-        Err(self.unfinished(scene.component.name.as_str()))
+        let call = Call {
+            phase: Phase::Config,
+            function: "config",
+            scene: *scene,
+            host: None,
+            surroundings: Some(surroundings),
+        };
+        Ok(self.call(call, config_values)?.map(|(values, _)| values).unwrap_or_default())
     }
 
     /// Where the lab's configuration store is, when this recipe runs it: when it defines `store(ctx)`.
-    pub fn store(&self, scene: &Scene<'_>, _surroundings: &dyn Surroundings) -> Result<Option<StoreSpec>, RecipeError> {
-        Err(self.unfinished(scene.component.name.as_str()))
+    pub fn store(&self, scene: &Scene<'_>, surroundings: &dyn Surroundings) -> Result<Option<StoreSpec>, RecipeError> {
+        let call = Call {
+            phase: Phase::Store,
+            function: "store",
+            scene: *scene,
+            host: None,
+            surroundings: Some(surroundings),
+        };
+        Ok(self.call(call, store_spec)?.map(|(store, _)| store))
     }
 
-    /// The ops and launches for one host.
+    /// The ops and launches for one host. Empty when the recipe defines no `deploy(ctx)`.
+    ///
+    /// Blocks while the surroundings answer; runs on a thread of its own.
     pub fn deploy(
         &self,
         scene: &Scene<'_>,
         host: &HostName,
-        _facts: &Facts,
-        _surroundings: &dyn Surroundings,
+        facts: &Facts,
+        surroundings: &dyn Surroundings,
     ) -> Result<Evaluation, RecipeError> {
-        Err(self.unfinished(&format!("{} {host}", scene.component.name)))
+        let call = Call {
+            phase: Phase::Deploy,
+            function: "deploy",
+            scene: *scene,
+            host: Some((host, facts)),
+            surroundings: Some(surroundings),
+        };
+        let recorded = self.call(call, nothing)?.map(|((), recorded)| recorded).unwrap_or_default();
+        Ok(Evaluation {
+            plan: Plan { component: scene.component.name.clone(), host: host.clone(), steps: recorded.steps },
+            launches: recorded.launches,
+        })
     }
 
     /// The probes for one host; none when the recipe defines no `health(ctx)`.
@@ -93,18 +205,206 @@ impl Recipe {
         &self,
         scene: &Scene<'_>,
         host: &HostName,
-        _facts: &Facts,
-        _surroundings: &dyn Surroundings,
+        facts: &Facts,
+        surroundings: &dyn Surroundings,
     ) -> Result<Option<Plan>, RecipeError> {
-        Err(self.unfinished(&format!("{} {host}", scene.component.name)))
+        let call = Call {
+            phase: Phase::Health,
+            function: "health",
+            scene: *scene,
+            host: Some((host, facts)),
+            surroundings: Some(surroundings),
+        };
+        let probes = self.call(call, nothing)?;
+        Ok(probes.map(|((), recorded)| Plan {
+            component: scene.component.name.clone(),
+            host: host.clone(),
+            steps: recorded.steps,
+        }))
     }
 
     /// What `recipe doc` shows, as Markdown: its text, its parameters with types, defaults and docs.
     pub fn reference(&self) -> String {
-        self.doc.clone()
+        reference::recipe(self)
     }
 
-    fn unfinished(&self, what: &str) -> RecipeError {
-        RecipeError::new(RecipeErrorKind::Evaluation, format!("{} {what}", self.name))
+    fn defines(&self, function: &str) -> bool {
+        self.module.get_option(function).ok().flatten().is_some()
+    }
+
+    /// Calls one of the recipe's functions; none when it does not define it.
+    fn call<R: Send>(
+        &self,
+        call: Call<'_>,
+        extract: impl FnOnce(Value<'_>, &Session) -> Result<R, Fault> + Send,
+    ) -> Result<Option<(R, Recorded)>, RecipeError> {
+        if !self.defines(call.function) {
+            return Ok(None);
+        }
+        let (outside, inbox) = Outside::open();
+        let (surroundings, outside) = call.surroundings.map(|surroundings| (surroundings, outside)).unzip();
+        on_own_stack_beside(
+            move || self.call_here(call, outside, extract).map(Some),
+            || surroundings.into_iter().for_each(|surroundings| serve(&inbox, surroundings)),
+        )
+    }
+
+    fn call_here<R>(
+        &self,
+        call: Call<'_>,
+        outside: Option<Outside>,
+        extract: impl FnOnce(Value<'_>, &Session) -> Result<R, Fault>,
+    ) -> Result<(R, Recorded), RecipeError> {
+        let function = self.module.get(call.function);
+        let function = function.map_err(|error| self.wrong(call.function, error.to_string()))?;
+        let stage = Stage::new(&call.scene, call.host.map(|(host, _)| host));
+        let session = Session::loading(call.phase, &self.roots, &self.folder).on(stage, &self.texts, outside);
+        let session = Arc::new(session);
+        let extra = StarlarkAny(Arc::clone(&session));
+        let printer = Printer(&session.veil);
+        let result = Module::with_temp_heap(|module| {
+            let mut eval = Evaluator::new(&module);
+            eval.extra = Some(&extra);
+            eval.set_print_handler(&printer);
+            let watch = self.bounds.enforce(&mut eval)?;
+            let context = context(&module, &call.scene, call.host, &session.veil)?;
+            let function = eval.heap().access_owned_frozen_value(&function);
+            let value = eval.eval_function(function, &[context], &[]).map_err(|error| {
+                let veil = Some(&*session.veil);
+                diagnose(&error, Circumstances { watch: Some(&watch), veil, bounds: self.bounds })
+            })?;
+            extract(value, &session).map_err(|fault| {
+                let hint = fault.hint;
+                let error = self.wrong(call.function, session.veil.scrub(&fault.message));
+                match hint {
+                    Some(hint) => error.with_hint(hint),
+                    None => error,
+                }
+            })
+        })?;
+        let recorded = std::mem::take(&mut *session.recorded());
+        Ok((result, recorded))
+    }
+
+    /// An error about what a function returned.
+    fn wrong(&self, function: &str, message: impl Into<String>) -> RecipeError {
+        let message = format!("{function}(ctx): {}", message.into());
+        let source = Source { file: self.file.clone(), line: 0 };
+        RecipeError::new(RecipeErrorKind::Evaluation, message).at(source)
+    }
+
+    /// That the functions it defines are functions of one argument, and that it defines anything to do.
+    fn check_functions(&self) -> Result<(), RecipeError> {
+        for name in FUNCTIONS {
+            let Some(function) = self.module.get_option(name).ok().flatten() else { continue };
+            let taken = match function.value().documentation() {
+                DocItem::Member(DocMember::Function(function)) => {
+                    let params = &function.params;
+                    let needed = params.regular_params().filter(|param| param.default_value.is_none()).count();
+                    Some((needed, params.pos_only.len() + params.pos_or_named.len()))
+                }
+                _ => None,
+            };
+            if !taken.is_some_and(|(needed, positional)| needed <= 1 && positional >= 1) {
+                let message =
+                    format!("recipe `{}`: `{name}` is not a function of one argument, `{name}(ctx)`", self.name);
+                let source = Source { file: self.file.clone(), line: 0 };
+                return Err(RecipeError::new(RecipeErrorKind::Type, message).at(source));
+            }
+        }
+        if FUNCTIONS.iter().any(|name| self.defines(name)) {
+            return Ok(());
+        }
+        let message = format!(
+            "recipe `{}` defines none of {}",
+            self.name,
+            FUNCTIONS.map(|name| format!("{name}(ctx)")).join(", ")
+        );
+        let source = Source { file: self.file.clone(), line: 0 };
+        Err(RecipeError::new(RecipeErrorKind::Type, message).at(source))
+    }
+}
+
+fn documentation(module: &FrozenModule) -> String {
+    let text = |docs: DocString| match docs.details {
+        Some(details) => format!("{}\n\n{details}", docs.summary),
+        None => docs.summary,
+    };
+    module.documentation().docs.map(text).unwrap_or_default()
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "has the shape of the other extractors")]
+fn nothing(_value: Value<'_>, _session: &Session) -> Result<(), Fault> {
+    Ok(())
+}
+
+fn config_values(value: Value<'_>, session: &Session) -> Result<IndexMap<String, ConfigValue>, Fault> {
+    let Some(keys) = DictRef::from_value(value) else {
+        return Err(Fault::evaluation(format!(
+            "it returns a {}, not a dictionary of keys and texts",
+            value.get_type()
+        )));
+    };
+    let mut values = IndexMap::new();
+    for (key, value) in keys.iter() {
+        let Some(key) = key.unpack_str() else {
+            return Err(Fault::evaluation("a key is not a text"));
+        };
+        session.whole_key("config", key)?;
+        let Some(text) = value.unpack_str() else {
+            return Err(Fault::evaluation(format!("the value of `{key}` is a {}, not a text", value.get_type()))
+                .hint("make it a text: json.encode(value), ini(value) or str(value)"));
+        };
+        let value = match session.text(text)? {
+            Lifted::Plain(text) => ConfigValue { bytes: text.into_bytes(), secret: false },
+            Lifted::Secret(text) => ConfigValue { bytes: text.expose().clone().into_bytes(), secret: true },
+        };
+        values.insert(key.to_owned(), value);
+    }
+    Ok(values)
+}
+
+fn store_spec(value: Value<'_>, session: &Session) -> Result<StoreSpec, Fault> {
+    let Some(fields) = DictRef::from_value(value) else {
+        return Err(Fault::evaluation(format!("it returns a {}, not a dictionary", value.get_type())));
+    };
+    let known = ["endpoints", "user", "password", "ca"];
+    if let Some((name, _)) = fields.iter().find(|(name, _)| !known.iter().any(|known| name.unpack_str() == Some(known)))
+    {
+        return Err(Fault::evaluation(format!("{} is not one of {}", name.to_str(), known.join(", "))));
+    }
+    let text = |name: &str| match fields.get_str(name) {
+        Some(value) => value.unpack_str().ok_or_else(|| Fault::evaluation(format!("`{name}` is not a text"))),
+        None => Err(Fault::evaluation(format!("`{name}` is missing"))),
+    };
+    let endpoints =
+        fields.get_str("endpoints").and_then(|value| UnpackList::<&str>::unpack_value(value).ok().flatten());
+    let endpoints = endpoints.ok_or_else(|| Fault::evaluation("`endpoints` is not a list of texts"))?;
+    let endpoints = endpoints
+        .items
+        .iter()
+        .map(|text| endpoint(&session.plain("endpoints", text)?))
+        .collect::<Result<Vec<_>, _>>()?;
+    if endpoints.is_empty() {
+        return Err(Fault::evaluation("`endpoints` is empty"));
+    }
+    let password = session.text(text("password")?)?.into_secret();
+    if password.expose().is_empty() {
+        return Err(Fault::evaluation("`password` is empty"));
+    }
+    let ca = match fields.get_str("ca") {
+        Some(value) if !value.is_none() => Some(session.plain("ca", text("ca")?)?),
+        _ => None,
+    };
+    Ok(StoreSpec { endpoints, user: session.account("user", text("user")?)?, password, ca })
+}
+
+/// `host:port`.
+fn endpoint(text: &str) -> Result<String, Fault> {
+    let port =
+        text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+    match port {
+        Some(port) if port > 0 && !text.contains(['/', ' ']) => Ok(text.to_owned()),
+        _ => Err(Fault::evaluation(format!("`{text}` in `endpoints` is not `host:port`"))),
     }
 }

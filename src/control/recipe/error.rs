@@ -77,6 +77,11 @@ impl RecipeError {
         }))
     }
 
+    pub(super) fn of_kind(mut self, kind: RecipeErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     pub(super) fn at(mut self, source: Source) -> Self {
         self.0.place = Some(Place { source, column: 0, snippet: String::new() });
         self
@@ -178,5 +183,45 @@ impl fmt::Debug for RecipeError {
 impl Error for RecipeError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0.cause.as_ref().map(|cause| cause as &(dyn Error + 'static))
+    }
+}
+
+/// What a function of ours found wrong with its arguments. The interpreter adds the place.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct Fault {
+    pub(super) kind: RecipeErrorKind,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Fault {
+    pub(super) fn new(kind: RecipeErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None }
+    }
+
+    pub(super) fn evaluation(message: impl Into<String>) -> Self {
+        Self::new(RecipeErrorKind::Evaluation, message)
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl From<Fault> for starlark::Error {
+    fn from(fault: Fault) -> Self {
+        Self::new_native(fault)
+    }
+}
+
+impl From<Fault> for RecipeError {
+    fn from(fault: Fault) -> Self {
+        let error = Self::new(fault.kind, fault.message);
+        match fault.hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
     }
 }
