@@ -73,7 +73,7 @@ impl<'l> Compiler<'l> {
         let folder = path.parent().unwrap_or_else(|| Path::new("/"));
         self.active.push((path.to_path_buf(), name.clone()));
         let content = read_text(path).map_err(RecipeError::from)?;
-        let compiled = Arc::new(self.compile(Text { name, content, folder, phase })?);
+        let compiled = Arc::new(self.compile(&Text { name, content, folder, phase })?);
         self.active.pop();
         self.cache.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&compiled));
         Ok(compiled)
@@ -81,15 +81,15 @@ impl<'l> Compiler<'l> {
 
     /// Compiles a text that is in no file.
     pub(super) fn expression(&mut self, name: &str, content: String, folder: &Path) -> Result<Compiled, RecipeError> {
-        self.compile(Text { name: name.to_owned(), content, folder, phase: Phase::Recipe })
+        self.compile(&Text { name: name.to_owned(), content, folder, phase: Phase::Recipe })
     }
 
-    fn compile(&mut self, text: Text<'_>) -> Result<Compiled, RecipeError> {
+    fn compile(&mut self, text: &Text<'_>) -> Result<Compiled, RecipeError> {
         nesting::check(&text.content).map_err(|deep| {
             RecipeError::new(RecipeErrorKind::Limit, format!("{} are nested too deep here", deep.what))
                 .at(Source { file: text.name.clone(), line: deep.line })
         })?;
-        let ast = parse(&text)?;
+        let ast = parse(text)?;
         let loaded = self.loads(&ast, text.folder)?;
 
         let interfaces = loaded.iter().map(|(name, file)| (name.clone(), file.interface.clone())).collect();
@@ -98,8 +98,8 @@ impl<'l> Compiler<'l> {
             return Err(error);
         }
         // Type checking consumes the syntax tree; parsing again takes microseconds.
-        let ast = parse(&text)?;
-        let (module, params) = self.run(ast, &loaded, &text)?;
+        let ast = parse(text)?;
+        let (module, params) = self.run(ast, &loaded, text)?;
         Ok(Compiled { module, params, interface })
     }
 
@@ -132,14 +132,14 @@ impl<'l> Compiler<'l> {
         text: &Text<'_>,
     ) -> Result<(FrozenModule, Vec<ParamSpec>), RecipeError> {
         let modules = loaded.iter().map(|(name, file)| (name.as_str(), &file.module)).collect();
-        let loader = ReturnFileLoader { modules: &modules };
+        let found = ReturnFileLoader { modules: &modules };
         let session = Arc::new(Session::loading(text.phase, self.roots, text.folder));
         let extra = StarlarkAny(Arc::clone(&session));
         let printer = Printer(&session.veil);
         let module = Module::with_temp_heap(|module| {
             let mut eval = Evaluator::new(&module);
             eval.extra = Some(&extra);
-            eval.set_loader(&loader);
+            eval.set_loader(&found);
             eval.set_print_handler(&printer);
             let watch = self.bounds.enforce(&mut eval)?;
             let around = Circumstances { watch: Some(&watch), veil: None, bounds: self.bounds };

@@ -87,8 +87,10 @@ impl Library {
         if source.trim().is_empty() {
             return Err(RecipeError::new(RecipeErrorKind::Syntax, "the expression is empty"));
         }
-        let body: String = source.lines().map(|line| format!("{EXPRESSION_INDENT}{line}\n")).collect();
-        let text = format!("{EXPRESSION_HEAD}{body}");
+        let mut text = EXPRESSION_HEAD.to_owned();
+        for line in source.lines() {
+            text.extend([EXPRESSION_INDENT, line, "\n"]);
+        }
         on_own_stack(|| {
             let compiled =
                 Compiler::new(&self.roots, &self.cache, self.bounds).expression(EXPRESSION, text, &folder)?;

@@ -198,7 +198,7 @@ mod tests {
             (format!("x = a{}", ".b".repeat(6000)), "expressions"),
             (format!("x = {}1", "1 if x else ".repeat(2000)), "expressions"),
             (format!("x = {}", "[lambda: ".repeat(300)), "brackets"),
-            ((0..300).map(|depth| format!("{}if x:\n", " ".repeat(depth))).collect(), "blocks"),
+            ((0..300).flat_map(|depth| [" ".repeat(depth), "if x:\n".to_owned()]).collect(), "blocks"),
             (format!("if x: y\n{}", "elif x: y\n".repeat(1500)), "`elif` branches"),
         ] {
             assert_eq!(check(&source).map_err(|deep| deep.what), Err(what), "{}", &source[..40]);

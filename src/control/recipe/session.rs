@@ -197,7 +197,7 @@ impl Session {
         let id = u32::try_from(recorded.steps.len()).map_err(|_| Fault::evaluation("too many steps"))?;
         let secret = matches!(&op, Op::Run(run) if run.sensitive);
         let subject = if manner.sensitive && matches!(op, Op::Run(_)) { "***".to_owned() } else { op.subject() };
-        let key = recorded.unique_key(format!("{}:{subject}", op.name()));
+        let key = recorded.unique_key(&format!("{}:{subject}", op.name()));
         let step = Step {
             id: StepId(id),
             key,
@@ -326,8 +326,8 @@ impl Session {
 
 impl Recorded {
     /// The key itself, or with `#2`, `#3` ... when it is taken.
-    fn unique_key(&mut self, key: String) -> String {
-        let mut unique = key.clone();
+    fn unique_key(&mut self, key: &str) -> String {
+        let mut unique = key.to_owned();
         let mut number = 1;
         while !self.keys.insert(unique.clone()) {
             number += 1;

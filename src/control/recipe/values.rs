@@ -93,10 +93,6 @@ impl<'v> Fields<'v> {
         T::unpack_value(value).ok().flatten()
     }
 
-    fn optional(&self, name: &str) -> Option<Option<String>> {
-        self.get::<NoneOr<String>>(name).map(NoneOr::into_option)
-    }
-
     fn handle(&self) -> Option<Handle> {
         Some(Handle { title: self.get("step")?, steps: self.get::<UnpackList<u32>>("places")?.items })
     }
@@ -105,15 +101,15 @@ impl<'v> Fields<'v> {
         Some(FileRef {
             name: self.get("file")?,
             key: self.get("key")?,
-            mode: self.optional("mode")?,
-            on_change: self.optional("on_change")?,
+            mode: self.get::<NoneOr<String>>("mode")?.into_option(),
+            on_change: self.get::<NoneOr<String>>("on_change")?.into_option(),
         })
     }
 
     fn param(&self) -> Option<ParamDecl> {
         Some(ParamDecl {
             kind: self.get("param")?,
-            default: self.optional("default")?,
+            default: self.get::<NoneOr<String>>("default")?.into_option(),
             doc: self.get("doc")?,
             choices: self.get::<UnpackList<String>>("choices")?.items,
             file: self.get("declared_in")?,

@@ -7,14 +7,16 @@ use starlark::{
     values::{list::UnpackList, none::NoneOr},
 };
 
-use super::{Handles, Texts, Who, manner, session};
+use super::{
+    arguments::{Handles, Texts, Who},
+    manner, session,
+};
 use crate::{
     control::recipe::{error::Fault, session::caller, values::Handle},
     plan::{GroupEnsure, Op, PackageEnsure, PackageState, SshAuthorize, UserEnsure},
 };
 
 #[starlark_module]
-#[expect(clippy::too_many_arguments, reason = "each is an argument that recipes give by name")]
 pub(super) fn functions(builder: &mut GlobalsBuilder) {
     /// Packages installed (`state = "present"`) or not (`"absent"`). Each is a name, optionally `name=version`.
     /// `refresh` fetches the package lists even when nothing seems to need it.

@@ -6,16 +6,13 @@ use starlark::{
     environment::GlobalsBuilder,
     eval::Evaluator,
     starlark_module,
-    values::{
-        UnpackValue,
-        dict::{DictRef, UnpackDictEntries},
-        list::UnpackList,
-        none::NoneOr,
-        type_repr::StarlarkTypeRepr,
-    },
+    values::{dict::DictRef, list::UnpackList, none::NoneOr},
 };
 
-use super::{Handles, Who, manner, session};
+use super::{
+    arguments::{Delete, Handles, Who},
+    manner, session,
+};
 use crate::{
     control::recipe::{
         error::Fault,
@@ -24,34 +21,13 @@ use crate::{
         template,
         values::Handle,
     },
-    plan::{Content, DirEnsure, DirRemove, FileLink, FileRemove, FileWrite, MaxDelete, Op, Secret, Sync},
+    plan::{Content, DirEnsure, DirRemove, FileLink, FileRemove, FileWrite, Op, Secret, Sync},
 };
 
 /// Longest local file that travels inside the plan, in bytes.
 const MAX_INLINE: u64 = 64 << 10;
 
-/// `False`, `True` or `{"max": n}`.
-#[derive(StarlarkTypeRepr, UnpackValue)]
-enum Delete<'v> {
-    Switch(bool),
-    Limit(UnpackDictEntries<&'v str, u64>),
-}
-
-impl Delete<'_> {
-    fn bound(&self) -> Result<MaxDelete, Fault> {
-        match self {
-            Self::Switch(false) => Ok(MaxDelete::Never),
-            Self::Switch(true) => Ok(MaxDelete::Any),
-            Self::Limit(limit) => match limit.entries.as_slice() {
-                [("max", most)] => Ok(MaxDelete::AtMost(*most)),
-                _ => Err(Fault::evaluation("`delete` is False, True or {\"max\": number}")),
-            },
-        }
-    }
-}
-
 #[starlark_module]
-#[expect(clippy::too_many_arguments, reason = "each is an argument that recipes give by name")]
 pub(super) fn functions(builder: &mut GlobalsBuilder) {
     /// A file with this content: `content`, or a rendered `template` of the recipe's folder with `vars`, or a copy of
     /// the local file `source`. A new file gets mode 0644; what is not given is

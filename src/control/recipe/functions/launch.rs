@@ -4,10 +4,14 @@ use starlark::{
     environment::GlobalsBuilder,
     eval::Evaluator,
     starlark_module,
-    values::{UnpackValue, list::UnpackList, none::NoneOr, type_repr::StarlarkTypeRepr},
+    values::{list::UnpackList, none::NoneOr},
 };
 
-use super::{Handles, Table, manner, program, service_name, session};
+use super::{
+    Table,
+    arguments::{Argument, Handles, Part},
+    manner, program, service_name, session,
+};
 use crate::{
     control::recipe::{
         Launch,
@@ -30,21 +34,7 @@ const LINKS: &str = "/etc/ovs-cuisine";
 /// Where `ovs-launch` renders files, below a directory for each service.
 const RUNTIME: &str = "/run/ovs-cuisine";
 
-/// An argument: a text, a file, or a list of both that are joined.
-#[derive(StarlarkTypeRepr, UnpackValue)]
-enum Argument<'v> {
-    Part(Part<'v>),
-    Joined(UnpackList<Part<'v>>),
-}
-
-#[derive(StarlarkTypeRepr, UnpackValue)]
-enum Part<'v> {
-    Text(&'v str),
-    File(FileRef),
-}
-
 #[starlark_module]
-#[expect(clippy::too_many_arguments, reason = "each is an argument that recipes give by name")]
 pub(super) fn functions(builder: &mut GlobalsBuilder) {
     /// A file that `launch()` renders from a key in etcd before the process starts, in `argv` or `files`. In `argv` it
     /// becomes the path `/run/ovs-cuisine/<service>/<name>`. `key` is relative to the lab's prefix, as in config(ctx).

@@ -1,10 +1,16 @@
 //! What recipes may call. One file per family; each function checks its arguments and records an op or answers.
 
+#[expect(clippy::too_many_arguments, reason = "each is an argument that recipes give by name")]
 mod accounts;
+#[expect(clippy::no_effect_underscore_binding, reason = "what the interpreter's derive macro writes")]
+mod arguments;
 mod ask;
 mod declare;
+#[expect(clippy::too_many_arguments, reason = "each is an argument that recipes give by name")]
 mod files;
+#[expect(clippy::too_many_arguments, reason = "each is an argument that recipes give by name")]
 mod launch;
+#[expect(clippy::too_many_arguments, reason = "each is an argument that recipes give by name")]
 mod processes;
 mod text;
 
@@ -12,15 +18,13 @@ use std::sync::LazyLock;
 
 use starlark::{
     environment::{Globals, GlobalsBuilder, LibraryExtension},
-    values::{UnpackValue, dict::UnpackDictEntries, list::UnpackList, type_repr::StarlarkTypeRepr},
+    values::dict::UnpackDictEntries,
 };
 
 use super::{
     error::Fault,
     session::{Manner, Session, session},
-    values::Handle,
 };
-use crate::plan::{Principal, StepId};
 
 /// Everything that a recipe may call.
 pub(super) fn globals() -> &'static Globals {
@@ -49,63 +53,6 @@ fn ours(builder: &mut GlobalsBuilder) {
     builder.namespace("json", text::json);
 }
 
-/// `handle` or a list of them.
-#[derive(StarlarkTypeRepr, UnpackValue)]
-enum Handles {
-    One(Handle),
-    Many(UnpackList<Handle>),
-}
-
-impl Handles {
-    fn none() -> Self {
-        Self::Many(UnpackList::default())
-    }
-
-    fn steps(&self) -> Vec<StepId> {
-        let mut steps: Vec<StepId> = match self {
-            Self::One(handle) => handle.steps.iter().copied().map(StepId).collect(),
-            Self::Many(handles) => {
-                handles.items.iter().flat_map(|handle| handle.steps.iter().copied().map(StepId)).collect()
-            }
-        };
-        steps.sort_unstable();
-        steps.dedup();
-        steps
-    }
-}
-
-/// One text or a list of them.
-#[derive(StarlarkTypeRepr, UnpackValue)]
-enum Texts<'v> {
-    One(&'v str),
-    Many(UnpackList<&'v str>),
-}
-
-impl<'v> Texts<'v> {
-    fn list(self) -> Vec<&'v str> {
-        match self {
-            Self::One(text) => vec![text],
-            Self::Many(texts) => texts.items,
-        }
-    }
-}
-
-/// A user or group, by name or number.
-#[derive(StarlarkTypeRepr, UnpackValue)]
-enum Who<'v> {
-    Name(&'v str),
-    Id(u32),
-}
-
-impl Who<'_> {
-    fn principal(self, what: &str, session: &Session) -> Result<Principal, Fault> {
-        match self {
-            Self::Name(name) => session.principal(what, name),
-            Self::Id(id) => Ok(Principal::Id(id)),
-        }
-    }
-}
-
 type Table<'v> = UnpackDictEntries<&'v str, &'v str>;
 
 /// Names and values of an environment, in order.
@@ -127,7 +74,7 @@ fn environment<'v>(table: &Table<'v>, session: &Session) -> Result<Vec<(String, 
     Ok(variables)
 }
 
-fn manner(only_if_changed: &Handles, ignore_errors: bool, sensitive: bool) -> Manner {
+fn manner(only_if_changed: &arguments::Handles, ignore_errors: bool, sensitive: bool) -> Manner {
     Manner { only_if_changed: only_if_changed.steps(), ignore_errors, sensitive }
 }
 

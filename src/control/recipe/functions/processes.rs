@@ -7,7 +7,7 @@ use starlark::{
     values::{float::UnpackFloat, list::UnpackList, none::NoneOr},
 };
 
-use super::{Handles, Table, manner, milliseconds, program, service_name, session};
+use super::{Table, arguments::Handles, manner, milliseconds, program, service_name, session};
 use crate::{
     control::recipe::{
         error::Fault,
@@ -19,7 +19,6 @@ use crate::{
 };
 
 #[starlark_module]
-#[expect(clippy::too_many_arguments, reason = "each is an argument that recipes give by name")]
 pub(super) fn functions(builder: &mut GlobalsBuilder) {
     /// A service: whether it runs and whether it starts at boot. With `argv` it is defined here (systemd unit or runit
     /// script, whatever the host has); without, it must exist, as from a package. It is restarted when a step of

@@ -135,7 +135,7 @@ fn ini_text(session: &Session, content: &DictRef<'_>) -> Result<String, Fault> {
         if !head.is_empty() || !sections.is_empty() {
             sections.push('\n');
         }
-        sections.push_str(&format!("[{name}]\n"));
+        sections.extend(["[", &name, "]\n"]);
         for (key, value) in section.iter() {
             sections.push_str(&ini_line(session, &ini_name(key)?, value)?);
         }
