@@ -92,13 +92,11 @@ impl Session {
         reading.keys.extend(description.files.iter().map(|file| file.key.clone()));
         let mut contents = Vec::new();
         for file in &description.files {
-            match self.get(&file.key, revision).await? {
-                (_, Some(content)) => contents.push(content),
-                (_, None) => {
-                    reading.service = Err(Failure::Missing { key: file.key.clone() });
-                    return Ok(reading);
-                }
-            }
+            let (_, Some(content)) = self.get(&file.key, revision).await? else {
+                reading.service = Err(Failure::Missing { key: file.key.clone() });
+                return Ok(reading);
+            };
+            contents.push(content);
         }
         reading.service = Ok(Service { description, contents });
         Ok(reading)

@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     io::Read as _,
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
-    path::PathBuf,
+    path::Path,
 };
 
 use super::failure::Failure;
@@ -16,18 +16,18 @@ const LARGEST: u64 = 64 * 1024;
 /// The link named by an argument: `etcd://...` or `@FILE`.
 pub(super) fn read(argument: &OsStr) -> Result<EtcdLink, Failure> {
     if let Some(path) = argument.as_bytes().strip_prefix(b"@") {
-        return from_file(PathBuf::from(OsStr::from_bytes(path)));
+        return from_file(Path::new(OsStr::from_bytes(path)));
     }
     Ok(argument.to_str().unwrap_or_default().parse()?)
 }
 
-fn from_file(path: PathBuf) -> Result<EtcdLink, Failure> {
-    let unreadable = |source| Failure::LinkFile { path: path.clone(), source };
+fn from_file(path: &Path) -> Result<EtcdLink, Failure> {
+    let unreadable = |source| Failure::LinkFile { path: path.to_owned(), source };
     // What is opened is what is looked at: a file exchanged in between changes nothing.
-    let file = fs_err::File::open(&path).map_err(unreadable)?;
+    let file = fs_err::File::open(path).map_err(unreadable)?;
     let meta = file.metadata().map_err(unreadable)?;
     let me = rustix::process::geteuid().as_raw();
-    let open = |why| Failure::LinkFileOpen { path: path.clone(), why };
+    let open = |why| Failure::LinkFileOpen { path: path.to_owned(), why };
     if !meta.is_file() {
         return Err(open("is not a regular file".to_owned()));
     }

@@ -11,6 +11,7 @@ use std::{
 use hickory_resolver::{
     Hosts, Resolver,
     config::LookupIpStrategy,
+    lookup::Lookup,
     proto::{
         op::Query,
         rr::{Name, RData, RecordType},
@@ -68,7 +69,7 @@ fn from_hosts_file(host: &str) -> Vec<IpAddr> {
     let mut found = Vec::new();
     for record_type in [RecordType::A, RecordType::AAAA] {
         let lookup = hosts.lookup_static_host(&Query::query(name.clone(), record_type));
-        for record in lookup.iter().flat_map(|lookup| lookup.answers()) {
+        for record in lookup.iter().flat_map(Lookup::answers) {
             match &record.data {
                 RData::A(address) => found.push(IpAddr::V4(address.0)),
                 RData::AAAA(address) => found.push(IpAddr::V6(address.0)),

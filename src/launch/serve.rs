@@ -62,7 +62,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
 async fn launch(mode: Mode, link: &OsStr) -> Result<u8, Failure> {
     let link = link::read(link)?;
     match mode {
-        Mode::Serve => serve(Follower::new(link)?).await,
+        Mode::Serve => Box::pin(serve(Follower::new(link)?)).await,
         Mode::Once => {
             let service = Follower::new(link)?.once().await?;
             let account = account(&service).await?;
@@ -158,7 +158,9 @@ impl Running {
             Effect::Nothing => say("files rendered"),
             Effect::Signals(wanted) => {
                 say("files rendered, process signalled");
-                wanted.into_iter().for_each(|signal| self.process.signal(signal));
+                for signal in wanted {
+                    self.process.signal(signal);
+                }
             }
             Effect::Restart => {
                 say("configuration changed: restarting the process");

@@ -305,7 +305,7 @@ mod tests {
         let changes = differences(&wish, &present, &owned, &BTreeSet::new());
         assert_eq!(changes.len(), 2);
         assert!(!format!("{changes:?} {wish:?}").contains("canary"));
-        assert!(changes[0].drifted == false && changes[0].before.as_deref() == Some("***"));
+        assert!(!changes[0].drifted && changes[0].before.as_deref() == Some("***"));
     }
 
     #[test]
