@@ -94,8 +94,10 @@ impl<'a> Reader<'_, 'a> {
         for (at, fault) in selection.faults {
             self.problems.add_with(words[at].span.clone(), fault.to_string(), fault.hint());
         }
-        if selection.hosts.is_empty() && !faulty && item.as_list().is_some_and(|list| list.len() == words.len()) {
-            self.problems.add(item.span, format!("{} has no hosts", table.title));
+        // Words of a wrong type were reported and are not among the words.
+        let whole = item.as_list().map_or(1, |list| list.len()) == words.len();
+        if selection.hosts.is_empty() && whole && !faulty {
+            self.problems.add(item.span, format!("{} selects no hosts", table.title));
         }
         selection.hosts
     }

@@ -186,16 +186,14 @@ impl Reader<'_, '_> {
 
     fn memory(&self) -> Option<u64> {
         let item = self.table.item("memory")?;
-        let Some(text) = item.as_text() else {
-            return item.whole(i64::try_from(size::LEAST_MEMORY).ok()?..=i64::MAX);
-        };
-        let help = match size::parse(text.text) {
+        let text = item.scalar()?;
+        let help = match size::parse(&text) {
             Some(bytes) if bytes >= size::LEAST_MEMORY => return Some(bytes),
             Some(_) => "the engine takes no limit below 6 MiB",
             None => "memory is written `512MiB`, `1.5g` or as a number of bytes",
         };
-        let message = format!("`{}` is not a memory limit", text.text);
-        self.table.problems.add_with(text.span, message, Some(help.to_owned()));
+        let message = format!("`{text}` is not a memory limit");
+        self.table.problems.add_with(item.span, message, Some(help.to_owned()));
         None
     }
 

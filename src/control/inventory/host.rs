@@ -202,7 +202,11 @@ impl<'a> Reader<'_, 'a> {
                 let Some(number) = mapping.host else { continue };
                 let known = published.entry(number).or_default();
                 if let Some((_, owner, first)) = known.iter().find(|(other, ..)| port::clash(&mapping, other)) {
-                    let message = format!("port {number} is published twice: by `{owner}` and by `{}`", draft.name);
+                    let message = if *owner == &draft.name {
+                        format!("`{owner}` publishes port {number} twice")
+                    } else {
+                        format!("port {number} is published twice: by `{owner}` and by `{}`", draft.name)
+                    };
                     // One text for many hosts: a range, or the defaults.
                     let help = (*first == span)
                         .then(|| "a port without a number of its own, such as `80`, gets any free one".to_owned());

@@ -40,16 +40,17 @@ pub(super) fn did_you_mean<'a>(
     what: &str,
     candidates: impl IntoIterator<Item = &'a str> + Clone,
 ) -> Option<String> {
-    /// More names than this would bury the message.
-    const LISTED: usize = 24;
+    /// More names than this would bury the message; a container has 25 keys.
+    const LISTED: usize = 25;
     if let Some(name) = nearest(wrong, candidates.clone()) {
         return Some(format!("did you mean `{name}`?"));
     }
     let names: Vec<String> = candidates.into_iter().map(|name| format!("`{name}`")).collect();
     match names.len() {
         0 => None,
-        1..=LISTED => Some(format!("{what}: {}", names.join(", "))),
-        more => Some(format!("{what}: {} and {} more", names[..LISTED].join(", "), more - LISTED)),
+        1 => Some(format!("there is only {}", names.join(""))),
+        2..=LISTED => Some(format!("the {what} are {}", names.join(", "))),
+        more => Some(format!("the {what} are {} and {} more", names[..LISTED].join(", "), more - LISTED)),
     }
 }
 
@@ -75,7 +76,8 @@ mod tests {
 
     #[test]
     fn without_a_near_name_the_names_are_listed() {
-        assert_eq!(did_you_mean("xyz", "hosts", ["a", "b"]).unwrap(), "hosts: `a`, `b`");
+        assert_eq!(did_you_mean("xyz", "hosts", ["a", "b"]).unwrap(), "the hosts are `a`, `b`");
+        assert_eq!(did_you_mean("xyz", "hosts", ["a"]).unwrap(), "there is only `a`");
         assert_eq!(did_you_mean("xyz", "hosts", []), None);
     }
 }

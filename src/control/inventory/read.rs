@@ -49,7 +49,12 @@ impl Inventory {
         }
         for fault in faults {
             let span = fault.span().unwrap_or_default();
-            problems.add_with(span.clone(), fault.message(), syntax_help(text, &span));
+            let key = text.get(span.clone()).unwrap_or_default();
+            let message = match fault.message() {
+                "duplicate key" => format!("`{key}` is defined twice"),
+                other => other.to_owned(),
+            };
+            problems.add_with(span.clone(), message, syntax_help(text, &span));
         }
         let mut blots = secrets(document.get_ref());
         blots.extend(hidden_lines(text));
@@ -93,7 +98,7 @@ fn read<'a>(document: &'a DeTable<'a>, text: &str, path: &Path, problems: &'a Pr
     let absolute = clean(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     let base = absolute.parent().unwrap_or_else(|| Path::new("/"));
     let source = |span: &Span| Source { file: path.display().to_string(), line: line_of(text, span.start) };
-    let root = Table::new(document, "an inventory".to_owned(), 0..0, problems);
+    let root = Table::new(document, "the inventory".to_owned(), 0..0, problems);
     root.only(&KEYS);
 
     let lab = read_lab(&root, base);

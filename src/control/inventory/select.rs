@@ -57,11 +57,11 @@ pub enum SelectError {
         help: Option<String>,
     },
     /// Not a glob or range.
-    #[error("`{pattern}` is not a pattern: {why}")]
+    #[error("{why}")]
     BadPattern {
         /// The text.
         pattern: String,
-        /// Why.
+        /// Why, naming the text.
         why: String,
         /// How a range is written.
         help: Option<String>,
@@ -145,7 +145,7 @@ impl<'a> Roster<'a> {
                 .map(|hosts| hosts.iter().collect())
                 .ok_or_else(|| SelectError::UnknownComponent { name: name.to_owned(), help: help() });
         }
-        matching(word, self.hosts).map_err(|fault| self.mistaken_for_host(word, fault))
+        matching(word, "hosts", self.hosts).map_err(|fault| self.mistaken_for_host(word, fault))
     }
 
     /// A group's name without its `@` is a slip worth a word.
@@ -159,8 +159,8 @@ impl<'a> Roster<'a> {
     }
 }
 
-/// The names that a name, glob or range stands for.
-fn matching<'a, N: AsRef<str>>(word: &str, names: &'a [N]) -> Result<Vec<&'a N>, SelectError> {
+/// The names that a name, glob or range stands for. `what` they are is for messages.
+fn matching<'a, N: AsRef<str>>(word: &str, what: &str, names: &'a [N]) -> Result<Vec<&'a N>, SelectError> {
     if word.is_empty() {
         return Err(SelectError::Empty);
     }
@@ -169,7 +169,7 @@ fn matching<'a, N: AsRef<str>>(word: &str, names: &'a [N]) -> Result<Vec<&'a N>,
     } else {
         vec![word.to_owned()]
     };
-    let listed = |text: &str| did_you_mean(text, "hosts", names.iter().map(AsRef::as_ref));
+    let listed = |text: &str| did_you_mean(text, what, names.iter().map(AsRef::as_ref));
     let mut found = Vec::new();
     for text in &texts {
         if text.contains(['*', '?', '[', '{']) {
@@ -190,7 +190,7 @@ fn matching<'a, N: AsRef<str>>(word: &str, names: &'a [N]) -> Result<Vec<&'a N>,
 fn glob(pattern: &str) -> Result<GlobMatcher, SelectError> {
     Glob::new(pattern).map(|glob| glob.compile_matcher()).map_err(|fault| SelectError::BadPattern {
         pattern: pattern.to_owned(),
-        why: fault.kind().to_string(),
+        why: format!("`{pattern}` is not a pattern: {}", fault.kind()),
         help: None,
     })
 }
@@ -247,7 +247,7 @@ impl Inventory {
                 Some(rest) => (&mut excluded, rest),
                 None => (&mut included, word),
             };
-            set.extend(matching(word, &order).map_err(of_component)?);
+            set.extend(matching(word, "components", &order).map_err(of_component)?);
         }
         if included.is_empty() {
             included.extend(&order);
@@ -271,10 +271,8 @@ impl Inventory {
 
 /// The same fault, said of components.
 fn of_component(fault: SelectError) -> SelectError {
-    let renamed = |help: Option<String>| help.map(|help| help.replacen("hosts: ", "components: ", 1));
     match fault {
-        SelectError::UnknownHost { name, help } => SelectError::UnknownComponent { name, help: renamed(help) },
-        SelectError::NoMatch { pattern, help } => SelectError::NoMatch { pattern, help: renamed(help) },
+        SelectError::UnknownHost { name, help } => SelectError::UnknownComponent { name, help },
         other => other,
     }
 }

@@ -62,7 +62,7 @@ impl<'a> Table<'a> {
         for (key, _) in self.own.into_iter().flatten() {
             let name: &str = key.get_ref();
             if !keys.contains(&name) {
-                let help = help(name).or_else(|| did_you_mean(name, "keys here", keys.iter().copied()));
+                let help = help(name).or_else(|| did_you_mean(name, "keys", keys.iter().copied()));
                 self.problems.add_with(key.span(), format!("unknown key `{name}` in {}", self.title), help);
             }
         }
@@ -331,7 +331,8 @@ fn kind(value: &DeValue<'_>) -> &'static str {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "an integer",
         DeValue::Float(_) => "a float",
-        DeValue::Boolean(_) => "true or false",
+        DeValue::Boolean(true) => "`true`",
+        DeValue::Boolean(false) => "`false`",
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
