@@ -1,8 +1,11 @@
 //! Inventories as files: what good ones mean, what people read about bad ones, and that nothing makes the reader panic.
 
 use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use ovs_cuisine::{
@@ -10,6 +13,7 @@ use ovs_cuisine::{
     plan::{ComponentName, HostName},
 };
 use proptest::prelude::*;
+use serde_json::Value;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/inventory")
@@ -84,7 +88,7 @@ fn colour_is_only_added() {
 #[test]
 fn a_file_of_problems_is_told_in_bounded_length() {
     let text = "[lab]\nname = 'x'\n[host.a]\ncontainer = true\n".to_owned()
-        + &(0..500).map(|number| format!("bad{number} = 1\n")).collect::<String>();
+        + &(0..500).map(|number| format!("bad{number} = 1\n")).collect::<Vec<_>>().concat();
     let error = Inventory::parse(&text, Path::new("lab.toml")).unwrap_err();
     assert_eq!(error.problems().len(), 500);
     assert!(error.to_string().contains("... and 400 more"));
@@ -240,6 +244,88 @@ fn the_demo_lab_is_what_the_readme_says() {
     }
 }
 
+/// The samples of the demo lab, started by hand: they know nothing but their configuration, and find each other.
+#[test]
+fn the_samples_of_the_demo_lab_find_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (controller, node) = (free(), free());
+    let write = |name: &str, text: String| {
+        let path = directory.path().join(name);
+        fs_err::write(&path, text).unwrap();
+        path
+    };
+    let framework = format!("[framework]\ntitle = Say \"hello\"\nport = {controller}\nstale_after = 30\n");
+    let agent = |message: &str| {
+        format!(
+            "[agent]\nnode = node-1\nport = {node}\ninterval = 1\ncontroller = 127.0.0.1\n\
+             controller_port = {controller}\nmessage = {message}\n"
+        )
+    };
+    let _framework = Sample::start("framework", &write("framework.ini", framework));
+    let agent_process = Sample::start("agent", &write("agent.ini", agent("first")));
+
+    let status = |port, path: &str| get(port, path).and_then(|body| serde_json::from_str::<Value>(&body).ok());
+    let seen = eventually(|| status(controller, "/status.json").filter(|seen| seen["nodes"][0]["message"] == "first"));
+    assert_eq!(seen["nodes"][0]["node"], "node-1");
+    assert_eq!(seen["nodes"][0]["state"], "alive");
+    assert_eq!(seen["config"]["title"], "Say \"hello\"");
+    assert!(eventually(|| get(controller, "/")).contains("node-1       alive"));
+    assert_eq!(eventually(|| get(node, "/health")), "ok\n");
+
+    write("agent.ini", agent("second"));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&agent_process.0), rustix::process::Signal::HUP)
+        .unwrap();
+    eventually(|| status(controller, "/status.json").filter(|seen| seen["nodes"][0]["message"] == "second"));
+    assert_eq!(eventually(|| status(node, "/"))["reloads"], 1);
+
+    let library = |sample: &str| {
+        let directory = root().join("examples").join(sample).join("lib/Demo");
+        ["Http.pm", "Ini.pm", "Json.pm"].map(|file| fs_err::read_to_string(directory.join(file)).unwrap())
+    };
+    assert_eq!(library("framework"), library("agent"), "each tree is pushed whole, so each has its copy");
+}
+
+/// A sample that runs until the test ends.
+struct Sample(Child);
+
+impl Sample {
+    fn start(name: &str, config: &Path) -> Self {
+        let program = root().join("examples").join(name).join("bin").join(name);
+        Self(Command::new("perl").arg(program).arg("--config").arg(config).stderr(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Sample {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The body of a page of this machine; none while nothing answers.
+fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.starts_with("HTTP/1.0 200").then(|| body.to_owned())
+}
+
+/// What is there in the end; programs that start tell nobody when they are ready.
+fn eventually<T>(look: impl Fn() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "it did not come within a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// The reference names every key, and its examples are inventories.
 #[test]
 fn every_inventory_in_the_reference_is_good() {
@@ -265,12 +351,13 @@ fn nothing_private_can_be_committed() {
     }
     for path in [
         "keys/demo/id_ed25519",
-        "keys/demo/host_etcd",
-        "keys/demo/passwords.toml",
+        "keys/demo/hosts/etcd",
+        "keys/demo/passwords/etcd-root",
         "keys/demo/known_hosts",
         "inventory/keys/demo/id_ed25519",
         "elsewhere/keys/lab/id_ed25519",
-        "elsewhere/keys/lab/passwords",
+        "elsewhere/keys/lab/hosts/etcd",
+        "elsewhere/keys/lab/passwords/etcd-root",
         "ca.pem",
         "tls/server.key",
     ] {
