@@ -21,7 +21,7 @@ pub(super) async fn image(args: args::Image) -> Result<Exit, Failure> {
     let progress = Progress::default();
     let base = match rootfs {
         Some(path) => {
-            engine.import_rootfs(&path, |event| progress.show(event)).await?;
+            engine.import_rootfs(&path, ROOTFS_IMAGE, |event| progress.show(event)).await?;
             ROOTFS_IMAGE.to_owned()
         }
         None => base.unwrap_or_else(|| DEFAULT_BASE.to_owned()),

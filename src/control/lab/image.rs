@@ -84,16 +84,18 @@ impl Engine {
         }
     }
 
-    /// Imports a root file system, a directory or a tar archive (plain, gzip, bzip2 or xz), as [`ROOTFS_IMAGE`] and gives
-    /// that tag. A directory is packed with its owners and modes, which only root can read wholly.
+    /// Imports a root file system, a directory or a tar archive (plain, gzip, bzip2 or xz), and gives the image's id. Its
+    /// tag, usually [`ROOTFS_IMAGE`], is then the base for [`Engine::build_image`]. A directory is packed with its owners
+    /// and modes, which only root can read wholly.
     pub async fn import_rootfs(
         &self,
         path: &Path,
+        tag: &str,
         on_progress: impl Fn(ImageProgress) + Send + Sync,
     ) -> Result<String, LabError> {
         let unreadable = |source| LabError::Rootfs { path: path.to_owned(), source };
         let (archive, packing) = rootfs::archive(path).map_err(unreadable)?;
-        let options = CreateImageOptionsBuilder::new().from_src("-").repo(ROOTFS_IMAGE).build();
+        let options = CreateImageOptionsBuilder::new().from_src("-").repo(tag).build();
         let sent = packing.sent();
         let output = self.docker().create_image(Some(options), Some(body_try_stream(archive)), None);
         let lines = output.map(|item| item.map(|info| info.status.unwrap_or_default()));
@@ -110,7 +112,8 @@ impl Engine {
         };
         // When packing failed, the engine's complaint about half an archive says less than the reason.
         packing.result().await.map_err(unreadable)?;
-        imported.map(|()| ROOTFS_IMAGE.to_owned())
+        imported?;
+        self.image_of(tag).await
     }
 
     /// Reads a stream of progress to its end: an error may be its very last item.

@@ -239,3 +239,145 @@ fn some_list<T>(items: impl Iterator<Item = T>) -> Option<Vec<T>> {
 fn some_map(map: &std::collections::BTreeMap<String, String>) -> Option<HashMap<String, String>> {
     if map.is_empty() { None } else { Some(map.clone().into_iter().collect()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::control::{inventory::PortMapping, lab::example};
+
+    fn payload(change: impl FnOnce(&mut Container)) -> Result<Value, LabError> {
+        let (lab, host) = ("lab".parse().unwrap(), "a".parse().unwrap());
+        let mut container = example::container();
+        change(&mut container);
+        let body = Subject { lab: &lab, host: &host, container: &container }.payload()?;
+        Ok(serde_json::to_value(body).unwrap())
+    }
+
+    #[test]
+    fn a_plain_container_asks_for_its_network_its_name_and_a_free_ssh_port() {
+        assert_eq!(
+            payload(|_| {}).unwrap(),
+            json!({
+                "Hostname": "a",
+                "Image": "ovs-cuisine/ssh:latest",
+                "ExposedPorts": {"22/tcp": {}},
+                "Labels": {},
+                "HostConfig": {
+                    "NetworkMode": "lab",
+                    "PortBindings": {"22/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]},
+                },
+                "NetworkingConfig": {"EndpointsConfig": {"lab": {"Aliases": ["a"]}}},
+            })
+        );
+    }
+
+    #[test]
+    fn every_friendly_key_reaches_dockers_own() {
+        let found = payload(|container| {
+            container.volumes = vec![
+                VolumeMount { source: VolumeSource::Named("data".into()), target: "/srv".into(), read_only: false },
+                VolumeMount {
+                    source: VolumeSource::Bind(PathBuf::from("/src")),
+                    target: "/src".into(),
+                    read_only: true,
+                },
+                VolumeMount { source: VolumeSource::Anonymous, target: "/cache".into(), read_only: false },
+            ];
+            let address = "0.0.0.0".parse().unwrap();
+            container.ports = vec![PortMapping { address, host: Some(53), container: 53, udp: true }];
+            container.privileged = true;
+            container.devices = vec!["/dev/fuse".into(), "/dev/sdb:/dev/xvdb:r".into(), "/dev/kvm:rw".into()];
+            container.cap_add = vec!["SYS_ADMIN".into()];
+            container.restart = Some("on-failure:3".into());
+            container.memory = Some(1 << 30);
+            container.cpus = Some(1.5);
+            container.tmpfs.insert("/run".into(), "size=1m".into());
+            container.ulimits.insert("nofile".into(), "1024:-1".into());
+            container.sysctls.insert("net.core.somaxconn".into(), "9".into());
+            container.dns = vec!["192.0.2.1".parse().unwrap()];
+            container.extra_hosts.insert("there".into(), "192.0.2.2".into());
+            container.ssh_port = Some(2222);
+            container.aliases = vec!["a".into(), "other".into()];
+        })
+        .unwrap();
+        let device = |outside: &str, inside: &str, rights: &str| json!({"PathOnHost": outside, "PathInContainer": inside, "CgroupPermissions": rights});
+        let expected = json!({
+            "NetworkMode": "lab",
+            "PortBindings": {
+                "22/tcp": [{"HostIp": "127.0.0.1", "HostPort": "2222"}],
+                "53/udp": [{"HostIp": "0.0.0.0", "HostPort": "53"}],
+            },
+            "Mounts": [
+                {"Type": "volume", "Source": "lab-data", "Target": "/srv"},
+                {"Type": "bind", "Source": "/src", "Target": "/src", "ReadOnly": true},
+                {"Type": "volume", "Target": "/cache"},
+            ],
+            "Devices": [
+                device("/dev/fuse", "/dev/fuse", "rwm"),
+                device("/dev/sdb", "/dev/xvdb", "r"),
+                device("/dev/kvm", "/dev/kvm", "rw"),
+            ],
+            "CapAdd": ["SYS_ADMIN"],
+            "Privileged": true,
+            "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
+            "Memory": 1 << 30,
+            "NanoCpus": 1_500_000_000,
+            "Tmpfs": {"/run": "size=1m"},
+            "Ulimits": [{"Name": "nofile", "Soft": 1024, "Hard": -1}],
+            "Sysctls": {"net.core.somaxconn": "9"},
+            "Dns": ["192.0.2.1"],
+            "ExtraHosts": ["there:192.0.2.2"],
+        });
+        assert_eq!(found["HostConfig"], expected);
+        assert_eq!(found["ExposedPorts"], json!({"22/tcp": {}, "53/udp": {}}));
+        assert_eq!(found["NetworkingConfig"]["EndpointsConfig"]["lab"]["Aliases"], json!(["a", "other"]));
+    }
+
+    #[test]
+    fn networks_of_others_get_no_names_ports_or_host_name() {
+        let on = |network: &str| payload(|container| container.network = Some(network.to_owned())).unwrap();
+        for shared in ["host", "container:x"] {
+            let found = on(shared);
+            assert!(found.get("Hostname").is_none() && found.get("NetworkingConfig").is_none(), "{shared}");
+            assert_eq!(found["HostConfig"], json!({"NetworkMode": shared}));
+        }
+        assert!(on("bridge").get("NetworkingConfig").is_none(), "the default network has no aliases");
+        assert_eq!(on("mine")["NetworkingConfig"]["EndpointsConfig"], json!({"mine": {"Aliases": ["a"]}}));
+    }
+
+    #[test]
+    fn wrong_settings_are_named() {
+        type Change = fn(&mut Container);
+        let cases: [(&str, Change); 8] = [
+            ("devices", |container| container.devices = vec!["dev/fuse".into()]),
+            ("devices", |container| container.devices = vec!["/dev/a:/dev/b:x".into()]),
+            ("restart", |container| container.restart = Some("always:3".into())),
+            ("restart", |container| container.restart = Some("sometimes".into())),
+            ("cpus", |container| container.cpus = Some(f64::NAN)),
+            ("ulimits", |container| drop(container.ulimits.insert("nofile".into(), "many".into()))),
+            ("image", |container| container.image = "../containers/x".into()),
+            ("labels", |container| drop(container.labels.insert("ovs-cuisine.lab".into(), "x".into()))),
+        ];
+        for (expected, change) in cases {
+            match payload(change) {
+                Err(LabError::BadSetting { key, .. }) => assert_eq!(key, expected),
+                other => panic!("{expected} gave {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn docker_itself_has_the_last_word() {
+        let found = payload(|container| {
+            container.memory = Some(1 << 30);
+            container.api = json!({"HostConfig": {"Memory": 5, "PidsLimit": 9}, "StopSignal": "SIGINT"}).into();
+        })
+        .unwrap();
+        assert_eq!((&found["HostConfig"]["Memory"], &found["HostConfig"]["PidsLimit"]), (&json!(5), &json!(9)));
+        assert_eq!(found["StopSignal"], "SIGINT");
+    }
+}
