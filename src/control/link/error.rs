@@ -1,6 +1,6 @@
 //! Why a connection or a helper could not be had, or was lost.
 
-use std::{error::Error, fmt, io, time::Duration};
+use std::{error::Error, fmt, io, sync::Arc, time::Duration};
 
 use super::{
     host_key::HostKeyProblem, known_hosts::KnownHostsError, private_key::KeyError, program::ProgramError,
@@ -9,14 +9,14 @@ use super::{
 use crate::wire::{FrameError, MAX_NOISE, PROTOCOL};
 
 /// A problem with one host's connection: which host, which hop, what.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LinkError {
     /// The host that was wanted.
     pub host: String,
     /// The jump host where it happened; none when at the host itself.
     pub hop: Option<Hop>,
-    /// What happened.
-    pub kind: LinkErrorKind,
+    /// What happened. Shared: one failure of a jump host is the failure of all hosts behind it.
+    pub kind: Arc<LinkErrorKind>,
 }
 
 /// A jump host on the way.
@@ -144,7 +144,7 @@ pub enum LinkErrorKind {
     },
     /// The host's key is not good.
     #[error(transparent)]
-    HostKey(#[from] Box<HostKeyProblem>),
+    HostKey(Box<HostKeyProblem>),
     /// A file of known hosts cannot be used.
     #[error(transparent)]
     KnownHosts(#[from] KnownHostsError),
@@ -242,6 +242,9 @@ pub enum LinkErrorKind {
     /// The helper broke the rules of the channel.
     #[error("the helper sent what is not a message")]
     Frame(#[source] FrameError),
+    /// A message of ours is too long for the channel.
+    #[error("a message for the helper is too long")]
+    TooLarge(#[source] FrameError),
     /// The helper began with something else than its hello.
     #[error("the helper did not begin with its hello")]
     NoHello,
@@ -308,8 +311,9 @@ impl SudoProblem {
 }
 
 impl LinkErrorKind {
+    /// This problem at the host itself.
     pub(super) fn of(self, target: &Target) -> LinkError {
-        LinkError { host: target.name.clone(), hop: None, kind: self }
+        LinkError { host: target.name.clone(), hop: None, kind: Arc::new(self) }
     }
 
     /// What to do about it, in one line.
@@ -358,12 +362,6 @@ impl LinkError {
     /// The last lines of remote output that belong to it.
     pub fn output_tail(&self) -> &[String] {
         self.kind.output_tail()
-    }
-
-    pub(super) fn at_hop(mut self, number: usize, hop: &Target, host: &Target) -> Self {
-        self.hop = Some(Hop { number, name: hop.name.clone() });
-        self.host.clone_from(&host.name);
-        self
     }
 }
 

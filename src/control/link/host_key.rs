@@ -17,7 +17,7 @@ pub enum HostKeyProblem {
     /// No file lists the host.
     #[error("the host key of `{name}` is not known: the server shows {offered}")]
     Unknown {
-        /// As known_hosts files would list it.
+        /// As `known_hosts` files would list it.
         name: String,
         /// Type and fingerprint that the server showed.
         offered: String,
@@ -29,7 +29,7 @@ pub enum HostKeyProblem {
     /// The host is known by keys of other types only, and the server shows none of them.
     #[error("`{name}` is known by {expected}, but the server shows {offered}")]
     OtherType {
-        /// As known_hosts files list it.
+        /// As `known_hosts` files list it.
         name: String,
         /// Type and fingerprint that the server showed.
         offered: String,
@@ -46,7 +46,7 @@ pub enum HostKeyProblem {
          somebody may be listening in"
     )]
     Changed {
-        /// As known_hosts files list it.
+        /// As `known_hosts` files list it.
         name: String,
         /// Type and fingerprint that the server showed.
         offered: String,
@@ -58,7 +58,7 @@ pub enum HostKeyProblem {
     /// The key differs from the pinned one.
     #[error("the host key of `{name}` is not the pinned one: expected {expected}, the server shows {offered}")]
     NotPinned {
-        /// As known_hosts files would list it.
+        /// As `known_hosts` files would list it.
         name: String,
         /// Type and fingerprint that the server showed.
         offered: String,
@@ -68,7 +68,7 @@ pub enum HostKeyProblem {
     /// The key, or the authority behind it, is marked `@revoked`.
     #[error("the host key of `{name}` is revoked: {offered} ({})", place(file, *line))]
     Revoked {
-        /// As known_hosts files list it.
+        /// As `known_hosts` files list it.
         name: String,
         /// Type and fingerprint that the server showed.
         offered: String,
@@ -80,7 +80,7 @@ pub enum HostKeyProblem {
     /// The certificate is not good for this host.
     #[error("the host certificate of `{name}` is not good: {why}")]
     Certificate {
-        /// As known_hosts files would list it.
+        /// As `known_hosts` files would list it.
         name: String,
         /// What is wrong.
         why: String,

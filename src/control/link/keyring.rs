@@ -5,7 +5,7 @@
 //! ├── .gitignore         refuses private files
 //! ├── .lock              held while something is made
 //! ├── id_ed25519         0600, and .pub: what we log in with
-//! ├── known_hosts        keys of machines that are not our containers
+//! ├── `known_hosts`        keys of machines that are not our containers
 //! ├── hosts/<host>       0600, and .pub: a container's host key
 //! └── passwords/<name>   0600: one generated password and a newline
 //! ```

@@ -1,6 +1,6 @@
 //! Known hosts files as OpenSSH reads them: which keys are known, revoked or certify for a name.
 //!
-//! The format is sshd(8)'s SSH_KNOWN_HOSTS FILE FORMAT. Entries are parsed by `ssh_key`; matching of names (globs,
+//! The format is sshd(8)'s `SSH_KNOWN_HOSTS` FILE FORMAT. Entries are parsed by `ssh_key`; matching of names (globs,
 //! negation, `[host]:port`, hashes) is ours and follows OpenSSH's `match.c` and `hostfile.c`.
 
 use std::{
@@ -19,7 +19,7 @@ use sha1::Sha1;
 
 use super::target::SSH_PORT;
 
-/// Larger files are not known_hosts files.
+/// Larger files are not `known_hosts` files.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
 
 /// Why a file of known hosts cannot be used.

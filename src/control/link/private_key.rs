@@ -121,8 +121,9 @@ impl LoadedKey {
     pub fn parse(text: &str, path: &Path) -> Result<Self, KeyError> {
         match decode_secret_key(text, None) {
             Ok(key) => Ok(Self { key: Arc::new(key), label: path.display().to_string().into() }),
-            Err(FormatError::KeyIsEncrypted) => Err(KeyError::Encrypted { path: path.to_owned() }),
-            Err(FormatError::SshKey(ssh_key::Error::Encrypted)) => Err(KeyError::Encrypted { path: path.to_owned() }),
+            Err(FormatError::KeyIsEncrypted | FormatError::SshKey(ssh_key::Error::Encrypted)) => {
+                Err(KeyError::Encrypted { path: path.to_owned() })
+            }
             Err(source) => Err(KeyError::Format { path: path.to_owned(), source: Box::new(source) }),
         }
     }

@@ -51,8 +51,8 @@ impl Target {
         }
     }
 
-    /// The key under which the target is listed in known_hosts files: `address`, or `[address]:port` for another
-    /// port than 22 (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
+    /// The key under which the target is listed in `known_hosts` files: `address`, or `[address]:port` for another
+    /// port than 22 (sshd(8), `SSH_KNOWN_HOSTS` FILE FORMAT).
     pub fn known_as(&self) -> String {
         super::known_hosts::host_pattern(&self.address, self.port)
     }
@@ -75,7 +75,7 @@ pub enum Identity {
 pub enum HostKeys {
     /// Exactly these public keys (`ssh-ed25519 AAAA...`).
     Pinned(Vec<String>),
-    /// Those listed in known_hosts files. A file that does not exist counts as empty, an unreadable one is an error.
+    /// Those listed in `known_hosts` files. A file that does not exist counts as empty, an unreadable one is an error.
     KnownHosts {
         /// Looked through in order.
         files: Vec<PathBuf>,
@@ -99,7 +99,7 @@ impl HostKeys {
 pub struct Timeouts {
     /// Each phase of connecting: dial, banner, key exchange, authentication, channel open, helper hello.
     pub phase: Duration,
-    /// Tries to connect again for so long when the far side hangs up before its banner (MaxStartups of sshd).
+    /// Tries to connect again for so long when the far side hangs up before its banner (`MaxStartups` of sshd).
     pub busy: Duration,
     /// A keepalive is sent after so much silence; after two unanswered ones the peer is dead.
     pub keepalive: Duration,
@@ -111,7 +111,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             phase: Duration::from_secs(10),
-            busy: Duration::from_secs(60),
+            busy: Duration::from_secs(20),
             keepalive: Duration::from_secs(10),
             stall: Duration::from_secs(30),
         }
