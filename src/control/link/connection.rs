@@ -10,7 +10,10 @@ use russh::{
     client::{self, DisconnectReason, Handle},
     keys::PublicKeyOrCertificate,
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -18,6 +21,10 @@ use super::{
     host_key::{CheckError, Expectation},
     remote_text::one_line,
 };
+
+/// How long a server may take to notice that a session is over, and how often it is asked.
+const SESSION_FREED_WITHIN: Duration = Duration::from_secs(1);
+const SESSION_PAUSE: Duration = Duration::from_millis(20);
 
 /// A channel of a connection.
 pub(super) type Channel = russh::Channel<client::Msg>;
@@ -225,8 +232,19 @@ impl Connection {
         self.state.why_lost().is_some() || self.handle.is_closed()
     }
 
-    /// Opens a session channel.
+    /// Opens a session channel. sshd still counts sessions (`MaxSessions`) for a moment after their channels are
+    /// closed, so a refusal is believed only when it lasts.
     pub(super) async fn open_session(&self) -> Result<Channel, LinkErrorKind> {
+        let until = Instant::now() + SESSION_FREED_WITHIN;
+        loop {
+            match self.try_open_session().await {
+                Err(LinkErrorKind::OpenRefused { .. }) if Instant::now() < until => sleep(SESSION_PAUSE).await,
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_open_session(&self) -> Result<Channel, LinkErrorKind> {
         let opening = Opening::begin(&self.state);
         match self.within_phase(self.handle.channel_open_session()).await? {
             Ok(channel) => Ok(channel),

@@ -108,12 +108,17 @@ pub(super) async fn connect(
         match result {
             Err(kind) if patience.allows(&kind, Instant::now()) => {
                 // Spread out, so that those who were turned away together do not come back together.
-                sleep(pause.mul_f64(rand::rng().random_range(0.5..1.5))).await;
+                sleep(jittered(pause)).await;
                 pause = (pause * 2).min(PAUSE.1);
             }
             result => return result,
         }
     }
+}
+
+/// Half to one and a half times a pause. Apart, because the generator must not live across an await.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(0.5..1.5))
 }
 
 async fn attempt(

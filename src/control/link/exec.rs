@@ -42,8 +42,8 @@ impl ExecOutput {
     }
 }
 
-/// Runs a command without input and reads until its channel ends. The order of exit status, end of data and close is
-/// left to chance by servers, so all are waited for.
+/// Runs a command without input and reads until its channel is closed. Servers leave the order of exit status and end
+/// of data to chance, and count a session (MaxSessions) until its channel is closed.
 pub(super) async fn run(connection: &Connection, command: &str) -> Result<ExecOutput, LinkErrorKind> {
     let channel = connection.open_session().await?;
     let (mut reader, writer) = channel.split();
@@ -52,7 +52,7 @@ pub(super) async fn run(connection: &Connection, command: &str) -> Result<ExecOu
     let broken = |error: russh::Error| connection.lost_while(Phase::Open, &error);
     writer.exec(true, command).await.map_err(broken)?;
     writer.eof().await.map_err(broken)?;
-    let (mut output, mut ending, mut at_end) = (ExecOutput::default(), Ending::default(), false);
+    let (mut output, mut ending) = (ExecOutput::default(), Ending::default());
     let mut last = None;
     loop {
         let next = match last {
@@ -72,12 +72,8 @@ pub(super) async fn run(connection: &Connection, command: &str) -> Result<ExecOu
             ChannelMsg::Data { data } => output.keep(false, &data),
             ChannelMsg::ExtendedData { data, ext: STDERR } => output.keep(true, &data),
             ChannelMsg::Failure => return Err(LinkErrorKind::ExecRefused),
-            ChannelMsg::Eof => at_end = true,
             ChannelMsg::Close => break,
             _ => {}
-        }
-        if at_end && ending.is_known() {
-            break;
         }
     }
     (output.status, output.signal) = (ending.status, ending.signal);

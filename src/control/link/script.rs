@@ -37,11 +37,12 @@ pub(super) fn start(target: &Target, id: &str, nonce: &str, use_present: bool) -
     let _ = write!(
         script,
         concat!(
-            r#"i=0; for d in "$@"; do i=$((i+1)); why=; t="$d/.try-{nonce}"; "#,
+            r#"i=0; for d in "$@"; do i=$((i+1)); why=; t="$d/.try-{nonce}"; mkdir -p "${{d%/*}}" 2>/dev/null; "#,
+            // Without -p: it would follow a link that somebody put there. The umask makes it ours alone.
+            r#"if mkdir "$d" 2>/dev/null || [ -d "$d" ]; then "#,
             r#"if [ -h "$d" ]; then why="it is a symbolic link"; "#,
-            r#"elif mkdir -p "$d" 2>/dev/null; then "#,
-            r#"if [ -O "$d" ]; then "#,
-            r#"if chmod 700 "$d" 2>/dev/null && ( echo : > "$t" ) 2>/dev/null && chmod 700 "$t"; then "#,
+            r#"elif [ -O "$d" ]; then "#,
+            r#"if ( echo : > "$t" ) 2>/dev/null && chmod 700 "$t" 2>/dev/null; then "#,
             r#"if "$t" >/dev/null 2>&1; then rm -f "$t"; echo; echo "{mark}MISSING {nonce} $i $(uname -m) $d"; exit 0; "#,
             r#"else why="programs may not run there"; fi; "#,
             r#"else why="it cannot be written"; fi; rm -f "$t" 2>/dev/null; "#,
