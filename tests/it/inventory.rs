@@ -9,7 +9,7 @@ use std::{
 };
 
 use ovs_cuisine::{
-    control::inventory::{Access, Host, HostKeyPolicy, Inventory, SelectError},
+    control::inventory::{Access, Host, HostKeyPolicy, Inventory, InventoryError, SelectError},
     plan::{ComponentName, HostName},
 };
 use proptest::prelude::*;
@@ -78,7 +78,7 @@ fn an_inventory_that_cannot_be_read_says_why() {
 
 #[test]
 fn colour_is_only_added() {
-    let error = Inventory::parse("[lab]\nnme = 'x'\n", Path::new("lab.toml")).unwrap_err();
+    let error = parse("[lab]\nnme = 'x'\n").unwrap_err();
     let coloured = error.render(true);
     assert!(coloured.contains("\u{1b}["));
     assert!(!error.render(false).contains('\u{1b}'));
@@ -89,7 +89,7 @@ fn colour_is_only_added() {
 fn a_file_of_problems_is_told_in_bounded_length() {
     let text = "[lab]\nname = 'x'\n[host.a]\ncontainer = true\n".to_owned()
         + &(0..500).map(|number| format!("bad{number} = 1\n")).collect::<Vec<_>>().concat();
-    let error = Inventory::parse(&text, Path::new("lab.toml")).unwrap_err();
+    let error = parse(&text).unwrap_err();
     assert_eq!(error.problems().len(), 500);
     assert!(error.to_string().contains("... and 400 more"));
 }
@@ -205,7 +205,7 @@ fn components_are_ordered_and_selected() {
         log = { recipe = "x", hosts = "a" }
         db = { recipe = "x", hosts = "a" }
     "#;
-    let inventory = Inventory::parse(text, Path::new("lab.toml")).unwrap();
+    let inventory = parse(text).unwrap();
     assert_eq!(names(&inventory.order()), "log db api web");
     let select = |words: &[&str], with_needs| {
         let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
@@ -380,6 +380,31 @@ fn nothing_private_can_be_committed() {
     }
 }
 
+/// Neither depth nor number may exhaust the stack or anybody's patience.
+#[test]
+fn deep_and_large_inventories_are_read_or_refused() {
+    let keys = vec!["a"; 70].join(".");
+    let deep = format!("{}1{}", format!("{{ {keys} = ").repeat(70), " }".repeat(70));
+    let error = parse(&format!("[lab]\nname = 'x'\nvars = {deep}\n")).unwrap_err();
+    assert_eq!(error.problems()[0].message, "values are nested more than 64 deep");
+    let error = parse(&format!("[lab]\nname = 'x'\nvars = {{ x = {}1{} }}\n", "[".repeat(9999), "]".repeat(9999)));
+    assert!(error.unwrap_err().problems()[0].message.contains("recursion"));
+
+    let hosts: Vec<String> =
+        (0..10).map(|rack| format!("[host.\"r{rack}-[1-500]\"]\ncontainer = {{ ports = [80] }}\n")).collect();
+    let groups: Vec<String> = (0..10).map(|rack| format!("[group.g{rack}]\nhosts = ['*', '!r{rack}-*']\n")).collect();
+    let components: Vec<String> =
+        (0..50).map(|number| format!("[component.c{number}]\nrecipe = 'x'\nhosts = '@g{}'\n", number % 10)).collect();
+    let text = format!("[lab]\nname = 'x'\n{}{}{}", hosts.concat(), groups.concat(), components.concat());
+    let inventory = parse(&text).unwrap();
+    assert_eq!(inventory.hosts.len(), 5000);
+    assert_eq!(inventory.select("component:c49,!r1-*").unwrap().len(), 4000);
+}
+
+fn parse(text: &str) -> Result<Inventory, InventoryError> {
+    Inventory::parse(text, Path::new("lab.toml"))
+}
+
 /// Pieces that inventories are made of, put together at random: more of them get past the TOML parser than of any text.
 fn pieces() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
@@ -418,7 +443,7 @@ fn pieces() -> impl Strategy<Value = String> {
 }
 
 fn whatever_it_is_it_is_read_or_refused(text: &str) {
-    match Inventory::parse(text, Path::new("lab.toml")) {
+    match parse(text) {
         Ok(inventory) => {
             let _ = (inventory.show(), inventory.to_json(), inventory.order());
         }

@@ -1,6 +1,6 @@
 //! `[group.NAME]`: sets of hosts with variables.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexMap;
 
@@ -64,8 +64,9 @@ pub(super) fn resolve(
         for (at, fault) in selection.faults {
             problems.add_with(group.hosts[at].span.clone(), fault.to_string(), fault.hint());
         }
+        let selected: HashSet<&HostName> = selection.hosts.iter().collect();
         let belongs = |draft: &&Draft<'_>| {
-            selection.hosts.contains(&draft.name) || draft.groups.iter().any(|text| text.text == group.name.as_str())
+            selected.contains(&draft.name) || draft.groups.iter().any(|text| text.text == group.name.as_str())
         };
         let hosts = drafts.iter().filter(belongs).map(|draft| draft.name.clone()).collect();
         resolved.insert(group.name.clone(), hosts);

@@ -1,6 +1,9 @@
 //! `[host.NAME]` and `[host."name-[1-3]"]`: who there is and how each is reached.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
@@ -246,10 +249,12 @@ pub(super) fn finish(
     groups: &IndexMap<GroupName, Group>,
     source: impl Fn(&Span) -> Source,
 ) -> IndexMap<HostName, Host> {
+    let members: Vec<(&Group, HashSet<&HostName>)> =
+        groups.values().map(|group| (group, group.hosts.iter().collect())).collect();
     let mut hosts = IndexMap::new();
     for draft in drafts {
         let Some(access) = accesses.swap_remove(&draft.name) else { continue };
-        let member_of = || groups.values().filter(|group| group.hosts.contains(&draft.name));
+        let member_of = || members.iter().filter(|(_, hosts)| hosts.contains(&draft.name)).map(|(group, _)| group);
         let mut vars: Map<String, Value> = lab.vars.0.clone();
         for group in member_of() {
             vars.extend(group.vars.0.clone());
