@@ -1,11 +1,10 @@
 //! Inventories as files: what good ones mean, what people read about bad ones, and that nothing makes the reader panic.
 
+mod demo;
+
 use std::{
-    io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::Command,
 };
 
 use ovs_cuisine::{
@@ -13,7 +12,6 @@ use ovs_cuisine::{
     plan::{ComponentName, HostName},
 };
 use proptest::prelude::*;
-use serde_json::Value;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/inventory")
@@ -226,103 +224,6 @@ fn components_are_ordered_and_selected() {
     ] {
         let expected = expected.map(str::to_owned).map_err(str::to_owned);
         assert_eq!(select(&words, with_needs), expected, "{words:?}");
-    }
-}
-
-#[test]
-fn the_demo_lab_is_what_the_readme_says() {
-    let inventory = Inventory::load(&root().join("inventory/demo.toml")).unwrap();
-    assert_eq!(names(&inventory.hosts.keys().collect::<Vec<_>>()), "etcd controller node-1 node-2");
-    assert_eq!(names(&inventory.order()), "etcd controller node");
-    assert!(inventory.lab.keys.ends_with("keys/demo"));
-    assert_eq!(inventory.lab.recipes, [root().join("recipes")]);
-    for component in inventory.components.values() {
-        if let Some(build) = component.params.get("build") {
-            let tree = inventory.directory().join(build.value.as_str().unwrap());
-            assert!(tree.is_dir(), "{} pushes {}", component.name, tree.display());
-        }
-    }
-}
-
-/// The samples of the demo lab, started by hand: they know nothing but their configuration, and find each other.
-#[test]
-fn the_samples_of_the_demo_lab_find_each_other() {
-    let directory = tempfile::tempdir().unwrap();
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (controller, node) = (free(), free());
-    let write = |name: &str, text: String| {
-        let path = directory.path().join(name);
-        fs_err::write(&path, text).unwrap();
-        path
-    };
-    let framework = format!("[framework]\ntitle = Say \"hello\"\nport = {controller}\nstale_after = 30\n");
-    let agent = |message: &str| {
-        format!(
-            "[agent]\nnode = node-1\nport = {node}\ninterval = 1\ncontroller = 127.0.0.1\n\
-             controller_port = {controller}\nmessage = {message}\n"
-        )
-    };
-    let _framework = Sample::start("framework", &write("framework.ini", framework));
-    let agent_process = Sample::start("agent", &write("agent.ini", agent("first")));
-
-    let status = |port, path: &str| get(port, path).and_then(|body| serde_json::from_str::<Value>(&body).ok());
-    let seen = eventually(|| status(controller, "/status.json").filter(|seen| seen["nodes"][0]["message"] == "first"));
-    assert_eq!(seen["nodes"][0]["node"], "node-1");
-    assert_eq!(seen["nodes"][0]["state"], "alive");
-    assert_eq!(seen["config"]["title"], "Say \"hello\"");
-    assert!(eventually(|| get(controller, "/")).contains("node-1       alive"));
-    assert_eq!(eventually(|| get(node, "/health")), "ok\n");
-
-    write("agent.ini", agent("second"));
-    rustix::process::kill_process(rustix::process::Pid::from_child(&agent_process.0), rustix::process::Signal::HUP)
-        .unwrap();
-    eventually(|| status(controller, "/status.json").filter(|seen| seen["nodes"][0]["message"] == "second"));
-    assert_eq!(eventually(|| status(node, "/"))["reloads"], 1);
-
-    let library = |sample: &str| {
-        let directory = root().join("examples").join(sample).join("lib/Demo");
-        ["Http.pm", "Ini.pm", "Json.pm"].map(|file| fs_err::read_to_string(directory.join(file)).unwrap())
-    };
-    assert_eq!(library("framework"), library("agent"), "each tree is pushed whole, so each has its copy");
-}
-
-/// A sample that runs until the test ends.
-struct Sample(Child);
-
-impl Sample {
-    fn start(name: &str, config: &Path) -> Self {
-        let program = root().join("examples").join(name).join("bin").join(name);
-        Self(Command::new("perl").arg(program).arg("--config").arg(config).stderr(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Sample {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The body of a page of this machine; none while nothing answers.
-fn get(port: u16, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.starts_with("HTTP/1.0 200").then(|| body.to_owned())
-}
-
-/// What is there in the end; programs that start tell nobody when they are ready.
-fn eventually<T>(look: impl Fn() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "it did not come within a minute");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
