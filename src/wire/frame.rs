@@ -7,10 +7,14 @@ use std::io::{self, Read, Write};
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::budget::{Budget, Charged};
+
 /// Longest body in bytes, as it travels.
 pub const MAX_FRAME: usize = 32 * 1024 * 1024;
 /// Longest message in bytes, decompressed.
 pub const MAX_MESSAGE: usize = 128 * 1024 * 1024;
+/// Most memory in bytes that the elements of one message may take; a message of short elements needs more than its length.
+pub const MAX_MEMORY: usize = 2 * MAX_MESSAGE;
 /// Shorter bodies are not worth compressing.
 const COMPRESS_FROM: usize = 4 * 1024;
 const COMPRESSED: u32 = 1 << 31;
@@ -26,6 +30,9 @@ pub enum FrameError {
     /// The decompressed message is longer than [`MAX_MESSAGE`].
     #[error("a message is longer than {MAX_MESSAGE} bytes")]
     TooLong,
+    /// The message would take more than [`MAX_MEMORY`].
+    #[error("a message takes more than {MAX_MEMORY} bytes of memory")]
+    Memory,
     /// The body is not zstd although marked so.
     #[error("a compressed frame cannot be decompressed")]
     Compression(#[source] io::Error),
@@ -78,8 +85,12 @@ pub fn decode<M: DeserializeOwned>(frame: &Frame) -> Result<M, FrameError> {
     } else {
         &frame.body
     };
-    match postcard::take_from_bytes(plain) {
-        Ok((message, [])) => Ok(message),
+    let budget = Budget::new(MAX_MEMORY);
+    let mut reader = postcard::Deserializer::from_bytes(plain);
+    let message = M::deserialize(Charged::new(&mut reader, &budget))
+        .map_err(|_| if budget.is_exceeded() { FrameError::Memory } else { FrameError::Message })?;
+    match reader.finalize() {
+        Ok([]) => Ok(message),
         _ => Err(FrameError::Message),
     }
 }

@@ -20,3 +20,4 @@ mod recipe;
 mod report;
 mod support;
 mod tree;
+mod wire;
