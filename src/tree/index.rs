@@ -142,6 +142,7 @@ mod tests {
             size: 3,
             dev: 1,
             ino,
+            is_only_name: true,
             mtime: time,
             ctime: time,
         }

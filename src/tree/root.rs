@@ -48,6 +48,8 @@ pub struct Status {
     pub dev: u64,
     /// Number of the inode.
     pub ino: u64,
+    /// Whether this is the only name of the inode.
+    pub is_only_name: bool,
     /// Last modification of the content.
     pub mtime: Time,
     /// Last change of content or attributes; nobody can set it.
@@ -65,6 +67,7 @@ impl From<Stat> for Status {
             size: u64::try_from(stat.st_size).unwrap_or_default(),
             dev: stat.st_dev,
             ino: stat.st_ino,
+            is_only_name: stat.st_nlink == 1,
             mtime: time(stat.st_mtime, stat.st_mtime_nsec),
             ctime: time(stat.st_ctime, stat.st_ctime_nsec),
         }

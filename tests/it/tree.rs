@@ -1,1 +1,8 @@
+//! Tree sync: the near side's scan and answers and the far side's comparison and changes, connected in one process.
 
+mod any_tree;
+mod apply;
+mod child;
+mod refusals;
+mod scan;
+mod world;

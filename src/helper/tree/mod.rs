@@ -1,31 +1,70 @@
-//! Makes a directory of this host equal to a tree of the near side: compare, then fetch what is lacking, then switch.
+//! Makes a directory of this host equal to a tree of the near side: compare, then make what is lacking, then switch.
 
-use std::{io::Write, path::Path};
+mod fetch;
+mod ground;
+mod memory;
+mod space;
+mod stage;
+mod state;
+mod switch;
+mod work;
 
-use crate::{
-    plan::{self, Diff, FailureKind, OpFailure},
-    tree::{Digest, Supplier},
+use std::{collections::HashSet, path::Path};
+
+use rustix::fs::{Gid, Uid, chown};
+
+pub use self::fetch::fetch_blob;
+use self::{
+    fetch::{Basis, Reception},
+    ground::Ground,
+    memory::Memory,
+    stage::Staging,
+    state::{TreeState, owner_fits},
+    switch::Switching,
+    work::{Comparison, Work, wanted},
 };
+use crate::{
+    helper::failure::{bad_input, io_failure},
+    plan::{self, Action, Change, Detail, Diff, FailureKind, HostPath, OpFailure},
+    tree::{Digest, Entry, EntryKind, IgnoreRules, MAX_MANIFEST, Manifest, RelPath, Root, Supplier, TreeSummary, Want},
+};
+
+/// Most paths that a diff names.
+const MAX_PATHS: usize = 200;
 
 /// What a sync needs to know besides its op: names resolved, and where the helper keeps what it remembers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Place<'a> {
-    /// Numeric owner of everything; nothing is changed owner when none.
+    /// Numeric owner of everything, the directory itself included. None: owners are left alone, and what is new belongs
+    /// to the helper's user.
     pub uid: Option<u32>,
-    /// Numeric group of everything.
+    /// Numeric group of everything; likewise.
     pub gid: Option<u32>,
     /// The helper's own directory for indexes and manifests; nothing is remembered when none.
     pub state: Option<&'a Path>,
-    /// Whether the directory may be written to; false in check mode.
+    /// Whether that directory may be written to; false in check mode.
     pub remember: bool,
 }
 
 /// How a directory differs from a tree, and all that is needed to change it.
 #[derive(Debug)]
-pub struct TreeChange {}
+pub struct TreeChange {
+    dest: HostPath,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    /// Mode for the directory when it has to be made.
+    root_mode: u32,
+    root_owner_differs: bool,
+    wanted: Vec<Entry>,
+    state: TreeState,
+    work: Work,
+}
 
-/// Compares a directory with a tree. None when nothing differs. Writes nothing below the directory; may ask the
-/// supplier for the tree's manifest, and only when the root hash differs and the manifest is not remembered.
+/// Compares a directory with a tree. None when nothing differs. Writes nothing below the directory; asks the supplier
+/// for the tree's manifest only when the root hash differs and that manifest is not remembered.
+///
+/// Compared are paths, kinds, contents, link targets and permission bits of everything below the directory, and owner
+/// and group where [`Place`] gives them; times are not. The mode of the directory itself is left alone.
 ///
 /// Errors: `BadInput` when the destination is no directory, holds ignored entries where the tree has a file, or more
 /// would be deleted than the op allows; `Permission` or `Io` when it cannot be read; `Content` when what was supplied
@@ -35,31 +74,157 @@ pub fn compare(
     place: &Place<'_>,
     supplier: &mut dyn Supplier,
 ) -> Result<Option<TreeChange>, OpFailure> {
-    let _ = (op, place, supplier);
-    Err(OpFailure::new(FailureKind::Internal, "sync is not built yet"))
+    let lines: Vec<String> = op.tree.ignore.iter().chain(&op.ignore).cloned().collect();
+    let mut rules = IgnoreRules::new(&lines).map_err(|error| bad_input(error.to_string()))?;
+    let memory = Memory::of(&op.dest, place.state, place.remember);
+    let state = TreeState::scan(&op.dest, &mut rules, &memory)?;
+    let is_whole = state.root.is_some() && state.leftovers.is_empty();
+    if is_whole && state.root_hash() == Some(op.tree.root) && state.is_owned_by(place.uid, place.gid) {
+        return Ok(None);
+    }
+    let manifest = manifest(op, &memory, supplier)?;
+    let wanted = wanted(&manifest, &rules);
+    let comparison = Comparison { dest: &op.dest, wanted: &wanted, state: &state, place, delete: op.delete };
+    let work = comparison.work()?;
+    let root_owner_differs = state.root.as_ref().is_some_and(|(_, status)| !owner_fits(status, place.uid, place.gid));
+    if is_whole && work.is_empty() && !root_owner_differs {
+        return Ok(None);
+    }
+    Ok(Some(TreeChange {
+        dest: op.dest.clone(),
+        uid: place.uid,
+        gid: place.gid,
+        root_mode: manifest.root_mode(),
+        root_owner_differs,
+        wanted,
+        state,
+        work,
+    }))
+}
+
+/// The tree's manifest: remembered, or else fetched and remembered.
+fn manifest(op: &plan::Sync, memory: &Memory, supplier: &mut dyn Supplier) -> Result<Manifest, OpFailure> {
+    let TreeSummary { origin, root, manifest: digest, manifest_size: size, .. } = &op.tree;
+    let name = format!("{origin} (manifest)");
+    let refuse = |why: &dyn std::fmt::Display| {
+        OpFailure::new(FailureKind::Content, format!("cannot use the manifest of `{origin}`: {why}"))
+    };
+    let mut bytes = memory.manifest();
+    if Digest::of(&bytes) != *digest {
+        if *size > MAX_MANIFEST as u64 {
+            return Err(refuse(&"it is too large"));
+        }
+        // Most of a tree stays as it was, and so does most of its manifest.
+        let basis = memory.manifest_file().and_then(|file| Basis::of(file).ok());
+        let ids = basis.as_ref().map_or_else(Vec::new, |basis| basis.ids().to_vec());
+        let want = Want { digest: *digest, size: *size, basis: ids };
+        bytes.clear();
+        Reception::open(supplier, vec![want], &name)?.receive(*digest, *size, basis.as_ref(), &mut bytes, &name)?;
+        memory.keep_manifest(&bytes);
+    }
+    let manifest = Manifest::decode(&bytes).map_err(|error| refuse(&error))?;
+    if manifest.root() == *root { Ok(manifest) } else { Err(refuse(&"it is that of another tree")) }
 }
 
 impl TreeChange {
-    /// The difference for people.
+    /// The difference for people: one change of the directory with counts and the first paths.
     pub fn diff(&self) -> Diff {
-        Diff { changes: Vec::new() }
+        let Work { stages, attributes, removals } = &self.work;
+        let mut paths: Vec<(&RelPath, char)> = Vec::new();
+        let mark = |is_there: bool| if is_there { '~' } else { '+' };
+        paths.extend(stages.iter().map(|stage| (&self.wanted[stage.entry].path, mark(stage.replaces.is_some()))));
+        paths.extend(attributes.iter().map(|index| (&self.wanted[*index].path, '~')));
+        let removed = removals.iter().filter(|removal| !removal.is_replaced).map(|removal| &removal.path);
+        paths.extend(removed.chain(&self.state.leftovers).map(|path| (path, '-')));
+        paths.sort_unstable();
+        let count = |wanted: char| paths.iter().filter(|(_, mark)| *mark == wanted).count() as u64;
+        let detail = Detail::Tree {
+            created: count('+'),
+            modified: count('~'),
+            removed: count('-'),
+            bytes: self.new_files().map(|(size, _)| size).sum(),
+            paths: paths.iter().take(MAX_PATHS).map(|(path, mark)| format!("{mark} {path}")).collect(),
+        };
+        let action = if self.state.root.is_some() { Action::Modify } else { Action::Create };
+        let mut change = Change::new(action, self.dest.as_str()).with(detail);
+        if let Some((_, status)) = self.state.root.as_ref().filter(|_| self.root_owner_differs) {
+            for (name, before, after) in [("uid", status.uid, self.uid), ("gid", status.gid, self.gid)] {
+                if let Some(after) = after.filter(|after| *after != before) {
+                    let (before, after) = (Some(before.to_string()), Some(after.to_string()));
+                    change = change.with(Detail::Attribute { name: name.to_owned(), before, after });
+                }
+            }
+        }
+        Diff::of(change)
     }
 
-    /// Makes the directory equal to the tree. Until all content is here and verified, the tree stays as it was; then
-    /// each file is switched by a rename. What fails leaves every file wholly old or wholly new.
-    pub fn apply(self, supplier: &mut dyn Supplier) -> Result<(), OpFailure> {
-        let _ = supplier;
-        Err(OpFailure::new(FailureKind::Internal, "sync is not built yet"))
+    /// Sizes and digests of files that are made new.
+    fn new_files(&self) -> impl Iterator<Item = (u64, Digest)> {
+        self.work.stages.iter().filter_map(|stage| match self.wanted[stage.entry].kind {
+            EntryKind::File { size, digest, .. } => Some((size, digest)),
+            _ => None,
+        })
     }
-}
 
-/// Fetches one content of `size` bytes into `out` and verifies it. What `out` got before an error is not to be used.
-pub fn fetch_blob(
-    supplier: &mut dyn Supplier,
-    digest: Digest,
-    size: u64,
-    out: &mut dyn Write,
-) -> Result<(), OpFailure> {
-    let _ = (supplier, digest, size, out);
-    Err(OpFailure::new(FailureKind::Internal, "sync is not built yet"))
+    /// What loses its name when everything is switched: the content of files among it can be taken over without a copy.
+    fn going(&self) -> HashSet<&RelPath> {
+        let replaced = self.work.stages.iter().filter_map(|stage| stage.replaces);
+        let replaced = replaced.map(|at| &self.state.found[at].path);
+        replaced.chain(self.work.removals.iter().map(|removal| &removal.path)).collect()
+    }
+
+    /// Where an entry is, for messages.
+    fn path_of(&self, path: &RelPath) -> String {
+        format!("{}/{path}", self.dest.as_str().trim_end_matches('/'))
+    }
+
+    /// Makes the directory equal to the tree. Until all content is here and verified, the directory stays as it was;
+    /// then each file is switched by a rename, and what is not wanted is deleted. What fails or is killed leaves every
+    /// file wholly old or wholly new; the next run sweeps what is left.
+    ///
+    /// Errors: `NoSpace` before anything is written when the file system is too full, and later when others fill it;
+    /// `ReadOnly`, `Permission` and `Io` naming the path; `Content` when a content is not what was announced;
+    /// `BadInput` when another directory has taken the destination's place since the comparison.
+    pub fn apply(mut self, supplier: &mut dyn Supplier) -> Result<(), OpFailure> {
+        space::check(&self)?;
+        if self.state.root.is_none() {
+            let root = self.create_root()?;
+            let status = root.status().map_err(|error| io_failure("read", &self.dest, &error))?;
+            self.state.root = Some((root, status));
+        }
+        let Some((root, status)) = &self.state.root else {
+            return Err(OpFailure::new(FailureKind::Internal, format!("`{}` is not open", self.dest)));
+        };
+        let now = Root::open(self.dest.as_path()).and_then(|root| root.status());
+        let now = now.map_err(|error| io_failure("open", &self.dest, &error))?;
+        if (now.dev, now.ino) != (status.dev, status.ino) {
+            let message = format!("`{}` was replaced by another directory meanwhile", self.dest);
+            return Err(bad_input(message).hint("run again when nothing else changes it"));
+        }
+        let mut switching = Switching::new(&self, Ground::new(root));
+        let done = switching
+            .prepare()
+            .and_then(|()| Staging::new(&self, Ground::new(root)).run(supplier))
+            .and_then(|()| switching.run());
+        if done.is_err() {
+            switching.clean_up();
+        }
+        done
+    }
+
+    /// Makes the directory, with missing parents.
+    fn create_root(&self) -> Result<Root, OpFailure> {
+        let path = self.dest.as_path();
+        let create = || {
+            fs_err::create_dir_all(path)?;
+            let (uid, gid) = (self.uid.map(Uid::from_raw), self.gid.map(Gid::from_raw));
+            if uid.is_some() || gid.is_some() {
+                chown(path, uid, gid)?;
+            }
+            let permissions = std::os::unix::fs::PermissionsExt::from_mode(self.root_mode);
+            fs_err::set_permissions(path, permissions)?;
+            Root::open(path)
+        };
+        create().map_err(|error| io_failure("create", &self.dest, &error))
+    }
 }

@@ -1,0 +1,292 @@
+//! Makes all that is new under names of its own, content verified and attributes set, before anything is switched.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
+    io::{self, Read, Write},
+};
+
+use rustix::{
+    fs::{FileType, Gid, Mode, Uid, fchmod, fchown, fstat, fsync, futimens, syncfs},
+    process::{getegid, geteuid},
+};
+
+use super::{
+    TreeChange,
+    fetch::{Basis, Reception},
+    ground::{Ground, timestamps},
+    state::{Found, owner_fits},
+    work::Stage,
+};
+use crate::{
+    helper::failure::io_failure,
+    plan::OpFailure,
+    tree::{Digest, Entry, EntryKind, RelPath, Status, Supplier, WHOLE_UP_TO, Want},
+};
+
+/// Up to so many files are flushed to disk one by one; for more, the whole file system is flushed once, which is
+/// cheaper then.
+const FEW_FILES: usize = 32;
+/// Most contents asked for at once: some 700 KB of message.
+const MAX_WANTS: usize = 16 * 1024;
+/// Most chunks of old files proposed at once: 5 MB of message.
+const MAX_CHUNKS: usize = 256 * 1024;
+/// Buffer for copying in bytes.
+const BUFFER: usize = 128 * 1024;
+
+/// Makes what is new. All paths are those of [`Stage::at`].
+pub(super) struct Staging<'a> {
+    change: &'a TreeChange,
+    ground: Ground<'a>,
+    flush_each: bool,
+    /// Where this run has made a content already.
+    made: HashMap<Digest, &'a [u8]>,
+}
+
+/// A file that is to be made.
+#[derive(Clone, Copy)]
+struct NewFile<'a> {
+    stage: &'a Stage,
+    entry: &'a Entry,
+    size: u64,
+    digest: Digest,
+    mode: u32,
+}
+
+impl<'a> Staging<'a> {
+    pub(super) fn new(change: &'a TreeChange, ground: Ground<'a>) -> Self {
+        let flush_each = change.work.stages.len() <= FEW_FILES;
+        Self { change, ground, flush_each, made: HashMap::new() }
+    }
+
+    /// Makes everything. Until this has succeeded nothing that was there before is touched.
+    pub(super) fn run(&mut self, supplier: &mut dyn Supplier) -> Result<(), OpFailure> {
+        let change = self.change;
+        let mut files = Vec::new();
+        for stage in &change.work.stages {
+            let entry = &change.wanted[stage.entry];
+            match &entry.kind {
+                EntryKind::Dir { .. } => {
+                    let made = self.ground.create_directory(&stage.at);
+                    made.map_err(|error| self.failure("create", entry, &error))?;
+                }
+                EntryKind::Symlink { target } => {
+                    let made = self.make_symlink(stage, entry, target);
+                    made.map_err(|error| self.failure("create link", entry, &error))?;
+                }
+                EntryKind::File { size, digest, mode } => {
+                    files.push(NewFile { stage, entry, size: *size, digest: *digest, mode: *mode });
+                }
+            }
+        }
+        let lacking = self.take_local(files)?;
+        self.fetch(lacking, supplier)?;
+        self.finish_directories()?;
+        if !self.flush_each {
+            let root = self.ground.root();
+            syncfs(root).map_err(|error| io_failure("flush", root.path().display(), &error.into()))?;
+        }
+        Ok(())
+    }
+
+    fn failure(&self, doing: &str, entry: &Entry, error: &io::Error) -> OpFailure {
+        io_failure(doing, self.change.path_of(&entry.path), error)
+    }
+
+    fn make_symlink(&mut self, stage: &Stage, entry: &Entry, target: &[u8]) -> io::Result<()> {
+        self.ground.create_symlink(&stage.at, target)?;
+        self.own(&stage.at)?;
+        self.ground.set_time(&stage.at, entry.mtime)
+    }
+
+    /// Gives an entry the owner asked for, when it has another.
+    fn own(&mut self, at: &[u8]) -> io::Result<()> {
+        let (uid, gid) = (self.change.uid, self.change.gid);
+        if (uid.is_some() || gid.is_some()) && !owner_fits(&self.ground.status(at)?, uid, gid) {
+            self.ground.set_owner(at, uid, gid)?;
+        }
+        Ok(())
+    }
+
+    /// Makes what needs nothing from the near side: empty files, and files whose content is here already. Gives the
+    /// rest.
+    fn take_local(&mut self, files: Vec<NewFile<'a>>) -> Result<Vec<NewFile<'a>>, OpFailure> {
+        let change = self.change;
+        let mut here: HashMap<Digest, Vec<&Found>> = HashMap::new();
+        for found in &change.state.found {
+            if let Some(EntryKind::File { digest, .. }) = &found.kind {
+                here.entry(*digest).or_default().push(found);
+            }
+        }
+        let mut going = change.going();
+        let mut lacking = Vec::new();
+        for file in files {
+            let sources = here.get(&file.digest).map_or(&[][..], Vec::as_slice);
+            let is_made = file.size == 0 && self.make_empty(file)?
+                || self.link_one(file, sources, &mut going)
+                || self.copy_one(file, sources)?;
+            if !is_made {
+                lacking.push(file);
+            }
+        }
+        Ok(lacking)
+    }
+
+    fn make_empty(&mut self, new: NewFile<'a>) -> Result<bool, OpFailure> {
+        if new.digest != Digest::of(b"") {
+            return Ok(false);
+        }
+        let file = self.create(new)?;
+        self.finish(&file, new)?;
+        Ok(true)
+    }
+
+    /// Takes over a file that is about to lose its name, by a second name. Only one new file may have it, or two would
+    /// share later changes. What goes wrong here is no failure: a copy does as well.
+    fn link_one(&mut self, new: NewFile<'a>, sources: &[&'a Found], going: &mut HashSet<&'a RelPath>) -> bool {
+        let (uid, gid) = (self.change.uid, self.change.gid);
+        let wanted = (uid.unwrap_or(geteuid().as_raw()), gid.unwrap_or(getegid().as_raw()));
+        let fits =
+            |status: &Status| status.is_only_name && status.mode == new.mode && (status.uid, status.gid) == wanted;
+        let Some(source) = sources.iter().find(|found| fits(&found.status) && going.contains(&found.path)) else {
+            return false;
+        };
+        if self.ground.link(source.path.as_bytes(), &new.stage.at).is_err() {
+            return false;
+        }
+        let is_unchanged = self.ground.status(&new.stage.at).is_ok_and(|now| {
+            let then = &source.status;
+            (now.dev, now.ino, now.size, now.mtime) == (then.dev, then.ino, then.size, then.mtime)
+        });
+        if is_unchanged && self.ground.set_time(&new.stage.at, new.entry.mtime).is_ok() {
+            going.remove(&source.path);
+            return true;
+        }
+        // Whatever was linked is not what was scanned; without it the copy or the near side has its turn.
+        let _ = self.ground.remove(&new.stage.at, false);
+        false
+    }
+
+    fn copy_one(&mut self, new: NewFile<'a>, sources: &[&'a Found]) -> Result<bool, OpFailure> {
+        for source in sources {
+            if let Ok(from) = self.ground.read(source.path.as_bytes())
+                && self.copy(new, from)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Copies a file that should have the wanted content. False, and nothing made, when it has not.
+    fn copy(&mut self, new: NewFile<'a>, from: File) -> Result<bool, OpFailure> {
+        let mut file = self.create(new)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; BUFFER];
+        // One byte more would be too much already; a file that grows for ever must not fill the disk.
+        let mut from = from.take(new.size + 1);
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            hasher.update(&buffer[..count]);
+            file.write_all(&buffer[..count]).map_err(|error| self.failure("write", new.entry, &error))?;
+        }
+        if Digest::from(hasher.finalize()) == new.digest {
+            self.finish(&file, new)?;
+            return Ok(true);
+        }
+        let removed = self.ground.remove(&new.stage.at, false);
+        removed.map_err(|error| self.failure("write", new.entry, &error))?;
+        Ok(false)
+    }
+
+    fn create(&mut self, new: NewFile<'a>) -> Result<File, OpFailure> {
+        let made = self.ground.create_file(&new.stage.at);
+        made.map_err(|error| self.failure("create", new.entry, &error))
+    }
+
+    /// Owner, mode and time, in the order in which none undoes another; then to disk.
+    fn finish(&self, file: &File, new: NewFile<'a>) -> Result<(), OpFailure> {
+        let finish = || -> io::Result<()> {
+            let (uid, gid) = (self.change.uid, self.change.gid);
+            if !owner_fits(&fstat(file)?.into(), uid, gid) {
+                fchown(file, uid.map(Uid::from_raw), gid.map(Gid::from_raw))?;
+            }
+            fchmod(file, Mode::from_raw_mode(new.mode))?;
+            futimens(file, &timestamps(new.entry.mtime))?;
+            if self.flush_each {
+                fsync(file)?;
+            }
+            Ok(())
+        };
+        finish().map_err(|error| self.failure("set the attributes of", new.entry, &error))
+    }
+
+    fn fetch(&mut self, lacking: Vec<NewFile<'a>>, supplier: &mut dyn Supplier) -> Result<(), OpFailure> {
+        let mut seen = HashSet::new();
+        let (first, again): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|new| seen.insert(new.digest));
+        let mut waiting = first.into_iter().peekable();
+        while waiting.peek().is_some() {
+            let (mut batch, mut chunks) = (Vec::new(), 0);
+            while let Some(new) = waiting.next_if(|_| batch.len() < MAX_WANTS && chunks < MAX_CHUNKS) {
+                let basis = self.basis(new);
+                chunks += basis.as_ref().map_or(0, |basis| basis.ids().len());
+                batch.push((new, basis));
+            }
+            self.fetch_batch(&batch, supplier)?;
+        }
+        for new in again {
+            let from = self.made.get(&new.digest).and_then(|at| self.ground.read(at).ok());
+            let is_made = match from {
+                Some(from) => self.copy(new, from)?,
+                None => false,
+            };
+            if !is_made {
+                self.fetch_batch(&[(new, None)], supplier)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The old version of a large file. Whatever prevents its use costs bytes only.
+    fn basis(&self, new: NewFile<'a>) -> Option<Basis> {
+        let old = &self.change.state.found[new.stage.replaces?];
+        let is_worth_it = old.status.file_type == FileType::RegularFile && old.status.size.min(new.size) > WHOLE_UP_TO;
+        if is_worth_it { Basis::of(self.ground.read(old.path.as_bytes()).ok()?).ok() } else { None }
+    }
+
+    fn fetch_batch(
+        &mut self,
+        batch: &[(NewFile<'a>, Option<Basis>)],
+        supplier: &mut dyn Supplier,
+    ) -> Result<(), OpFailure> {
+        let wants = batch.iter().map(|(new, basis)| Want {
+            digest: new.digest,
+            size: new.size,
+            basis: basis.as_ref().map_or_else(Vec::new, |basis| basis.ids().to_vec()),
+        });
+        let mut reception = Reception::open(supplier, wants.collect(), &self.change.dest)?;
+        for (new, basis) in batch {
+            let mut file = self.create(*new)?;
+            let name = self.change.path_of(&new.entry.path);
+            reception.receive(new.digest, new.size, basis.as_ref(), &mut file, &name)?;
+            self.finish(&file, *new)?;
+            self.made.insert(new.digest, &new.stage.at);
+        }
+        Ok(())
+    }
+
+    /// Attributes of new directories: after all that is in them, and from the innermost outwards.
+    fn finish_directories(&mut self) -> Result<(), OpFailure> {
+        let change = self.change;
+        for stage in change.work.stages.iter().rev() {
+            let entry = &change.wanted[stage.entry];
+            if let EntryKind::Dir { mode } = entry.kind {
+                let done = self
+                    .own(&stage.at)
+                    .and_then(|()| self.ground.set_mode(&stage.at, mode))
+                    .and_then(|()| self.ground.set_time(&stage.at, entry.mtime));
+                done.map_err(|error| self.failure("set the attributes of", entry, &error))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! What the near side's scan takes in, leaves out and refuses; its index.
+
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, process::Command};
+
+use ovs_cuisine::tree::{Digest, EntryKind, Index, Root, ScanError, SourceTree, status_at, unix_now};
+
+use super::world::{World, link, write};
+
+fn paths(tree: &SourceTree) -> Vec<String> {
+    tree.manifest().entries().iter().map(|entry| entry.path.to_string()).collect()
+}
+
+#[test]
+fn ignored_paths_are_left_out_and_links_stay_links() {
+    let mut world = World::new();
+    world.ignore = vec!["*.o".to_owned(), "!keep.o".to_owned(), "/cache/".to_owned()];
+    for path in ["a.c", "a.o", "keep.o", "cache/x", "sub/cache/y", "sub/log", "sub/deep/log", "log", ".gitignore"] {
+        world.write(path, path);
+    }
+    world.write("sub/.cuisineignore", "log\n");
+    world.write(".gitignore", "a.c\n");
+    link(&world.src().join("loop"), ".");
+    let tree = world.scan();
+    let expected = [
+        ".gitignore",
+        "a.c",
+        "keep.o",
+        "log",
+        "loop",
+        "sub",
+        "sub/.cuisineignore",
+        "sub/cache",
+        "sub/cache/y",
+        "sub/deep",
+    ];
+    assert_eq!(paths(&tree), expected);
+    assert_eq!(tree.summary().ignore, ["/sub/**/log", "*.o", "!keep.o", "/cache/"]);
+    assert_eq!(tree.summary().files, 6);
+}
+
+#[test]
+fn odd_names_are_names() {
+    let world = World::new();
+    for name in [&b"new\nline"[..], b"\xff\xfe", b"-rf", b" ", "é".as_bytes()] {
+        write(&world.src().join(OsStr::from_bytes(name)), name);
+    }
+    assert_eq!(world.scan().manifest().entries().len(), 5);
+    world.sync_well();
+    world.assert_equal();
+}
+
+#[test]
+fn sources_that_are_no_trees_are_refused_by_name() {
+    let world = World::new();
+    let refusal = |path: &str| SourceTree::scan(&world.src().join(path), &[], None).unwrap_err();
+    let missing = refusal("missing");
+    assert!(matches!(&missing, ScanError::Open { path, .. } if path.ends_with("missing")));
+    assert!(missing.hint().unwrap().contains("build it first"));
+    world.write("file", "");
+    assert!(matches!(refusal("file"), ScanError::NotADirectory { .. }));
+    let bad = SourceTree::scan(&world.src(), &["a{b".to_owned()], None).unwrap_err();
+    assert!(bad.to_string().contains("`a{b`"), "{bad}");
+
+    assert!(Command::new("mkfifo").arg(world.src().join("pipe")).status().unwrap().success());
+    let special = SourceTree::scan(&world.src(), &[], None).unwrap_err();
+    assert!(special.to_string().contains("pipe` is a named pipe"), "{special}");
+    assert!(SourceTree::scan(&world.src(), &["pipe".to_owned()], None).is_ok(), "an ignored pipe does not matter");
+}
+
+#[test]
+fn an_index_proves_without_reading_and_damage_costs_nothing_else() {
+    let world = World::new();
+    world.write("file", "true content");
+    let path = world.path().join("index");
+    let status = status_at(Root::open(&world.src()).unwrap(), b"file").unwrap();
+    let mut index = Index::default();
+    let told = Digest::of(b"what the index says");
+    index.remember(&status, told, unix_now() + 60);
+    index.save(&path).unwrap();
+    let digest = |index| {
+        let tree = SourceTree::scan(&world.src(), &[], Some(index)).unwrap();
+        match tree.manifest().entries()[0].kind {
+            EntryKind::File { digest, .. } => digest,
+            _ => panic!("not a file"),
+        }
+    };
+    // Only the index can have said so: the file was not read.
+    assert_eq!(digest(&path), told);
+    // The file changed less than two seconds ago, so that scan forgot it again.
+    assert_eq!(digest(&path), Digest::of(b"true content"));
+    fs_err::write(&path, "damaged").unwrap();
+    assert_eq!(digest(&path), Digest::of(b"true content"));
+}
+
+#[test]
+fn an_edit_that_keeps_size_and_time_is_found() {
+    let world = World::new();
+    world.write("file", "aaaa");
+    let index = world.path().join("index");
+    let file = world.src().join("file");
+    let status = status_at(Root::open(&world.src()).unwrap(), b"file").unwrap();
+    let mut known = Index::default();
+    known.remember(&status, Digest::of(b"aaaa"), unix_now() + 60);
+    known.save(&index).unwrap();
+    let before = SourceTree::scan(&world.src(), &[], Some(&index)).unwrap();
+    known.save(&index).unwrap();
+    let time = fs_err::metadata(&file).unwrap().modified().unwrap();
+    fs_err::write(&file, "bbbb").unwrap();
+    fs_err::OpenOptions::new().write(true).open(&file).unwrap().file().set_modified(time).unwrap();
+    let after = SourceTree::scan(&world.src(), &[], Some(&index)).unwrap();
+    assert_ne!(before.summary().root, after.summary().root);
+}
