@@ -5,6 +5,7 @@ mod accounts;
 #[expect(clippy::no_effect_underscore_binding, reason = "what the interpreter's derive macro writes")]
 mod arguments;
 mod ask;
+mod certificates;
 mod declare;
 #[expect(clippy::too_many_arguments, reason = "each is an argument that recipes give by name")]
 mod files;
@@ -49,6 +50,7 @@ fn ours(builder: &mut GlobalsBuilder) {
     processes::functions(builder);
     launch::functions(builder);
     ask::functions(builder);
+    certificates::functions(builder);
     text::functions(builder);
     builder.namespace("json", text::json);
 }
