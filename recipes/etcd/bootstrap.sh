@@ -1,0 +1,64 @@
+#!/bin/sh
+# Switches etcd's authentication on before anybody else can reach it: runs etcd for a moment with its client port on
+# loopback only, and leaves the marker when the password is proved and anonymous calls are refused. Every step takes
+# "already so" for done, so a run that was cut off is finished by the next one. Members of a cluster do it at the same
+# time: whoever comes first, the others find it done.
+#
+#   etcd-bootstrap MARKER PORT etcd ARGUMENT...      (the password on standard input)
+set -u
+marker=$1
+port=$2
+shift 2
+log=$(dirname "$marker")/bootstrap.log
+umask 077
+exec 2>"$log" >&2
+export ETCDCTL_API=3
+
+IFS= read -r password || true
+case $password in
+'' | *[[:space:]]*)
+    echo "the password is empty or has blanks in it: etcdctl cannot read it"
+    exit 2
+    ;;
+esac
+
+"$@" --listen-client-urls "http://127.0.0.1:$port" &
+etcd=$!
+trap 'kill "$etcd" 2>/dev/null; wait "$etcd"' EXIT
+
+anonymous() {
+    etcdctl --endpoints "http://127.0.0.1:$port" --command-timeout 5s "$@"
+}
+
+# With the password in the environment: arguments can be read by everybody.
+root() {
+    ETCDCTL_USER="root:$password" anonymous "$@"
+}
+
+# etcdctl takes a login for good while authentication is off, so that anonymous calls are refused is looked at too.
+enabled() {
+    anonymous get / 2>&1 | grep -q "user name is empty" && root get /
+}
+
+for attempt in $(seq 1 300); do
+    if ! kill -0 "$etcd" 2>/dev/null; then
+        echo "etcd ended"
+        exit 1
+    fi
+    if ! anonymous endpoint health; then
+        sleep 0.2
+        continue
+    fi
+    if enabled; then
+        touch "$marker"
+        exit 0
+    fi
+    printf '%s\n' "$password" | anonymous user add root --interactive=false ||
+        printf '%s\n' "$password" | anonymous user passwd root --interactive=false
+    anonymous role add root
+    anonymous user grant-role root root
+    anonymous auth enable
+    [ "$attempt" -lt 3 ] || sleep 0.2
+done
+echo "authentication could not be enabled: is there another password, or are members missing?"
+exit 1
