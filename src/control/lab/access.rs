@@ -24,7 +24,7 @@ pub(super) struct AccessKeys {
 impl AccessKeys {
     /// The lab's login key and the host's own key; both are made when they do not exist.
     pub(super) fn of(keyring: &Keyring, host: &HostName) -> Result<Self, LabError> {
-        let failed = |error| LabError::Keys { host: host.clone(), source: Box::new(error) };
+        let failed = |source| LabError::Keys { host: host.clone(), source };
         let login = keyring.lab_key().map_err(failed)?;
         let own = keyring.host_key(host).map_err(failed)?;
         Ok(Self { authorized: line(&login.public), host_private: own.private, host_public: line(&own.public) })

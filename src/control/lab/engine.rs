@@ -20,8 +20,9 @@ const LOCAL_SOCKET: &str = "unix:///var/run/docker.sock";
 
 /// For calls that only look.
 pub(super) const QUICK: Duration = Duration::from_secs(10);
-/// For calls that make or change one thing; starting is the slowest of them (network, storage, a busy disk).
-pub(super) const CHANGE: Duration = Duration::from_secs(60);
+/// For calls that make or change one thing. Usually well under a second; some storage drivers copy the whole image for each
+/// new container, which takes a busy disk a while.
+pub(super) const CHANGE: Duration = Duration::from_secs(120);
 
 /// bollard's own timeout, in seconds: beyond all of ours, which each call sets for itself.
 const CLIENT_TIMEOUT: u64 = 24 * 60 * 60;

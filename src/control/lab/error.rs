@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, io, path::PathBuf};
 
-use crate::plan::HostName;
+use crate::{control::link::KeyError, plan::HostName};
 
 /// Why something about containers did not work. Messages name the thing; [`LabError::hint`] says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -183,7 +183,7 @@ pub enum LabError {
         host: HostName,
         /// Why.
         #[source]
-        source: Box<dyn StdError + Send + Sync>,
+        source: KeyError,
     },
     /// An image build failed in one of its steps.
     #[error("building image `{image}` failed: {message}")]
@@ -239,6 +239,7 @@ impl LabError {
                 return nearest.as_ref().map(|name| format!("did you mean `{name}`?"));
             }
             Self::UserMissing { .. } => "log in as `root` and create the user in a recipe".to_owned(),
+            Self::Keys { source, .. } => return source.hint(),
             Self::Unreachable { .. }
             | Self::BadAddress { .. }
             | Self::Timeout { .. }
@@ -246,9 +247,8 @@ impl LabError {
             | Self::NotAContainer { .. }
             | Self::BadSetting { .. }
             | Self::NoEndpoint { .. }
-            | Self::Keys { .. }
-            | Self::Build { .. }
             | Self::Rootfs { .. } => return None,
+            Self::Build { message, .. } => return offline_hint(message),
         })
     }
 
@@ -264,6 +264,13 @@ impl LabError {
     pub(super) fn is_missing(&self) -> bool {
         self.status() == Some(404)
     }
+}
+
+/// What the engine says when it cannot get a base image, or when the build cannot get packages.
+fn offline_hint(message: &str) -> Option<String> {
+    let is_pull = ["pull access denied", "manifest unknown", "dial tcp", "no such host", "/v2/"];
+    let base = "give a base that the engine has (`--base`), or a root file system (`--rootfs`, see docs/images.md)";
+    is_pull.iter().any(|words| message.contains(words)).then(|| base.to_owned())
 }
 
 fn missing_image_hint(image: &str) -> String {
@@ -335,6 +342,18 @@ mod tests {
         assert!(matches!(dial("unix:///x", 13), LabError::NoPermission { .. }));
         assert!(matches!(dial("tcp://x:1", 111), LabError::Refused { .. }));
         assert!(matches!(dial("tcp://x:1", 110), LabError::Unreachable { .. }));
+    }
+
+    #[test]
+    fn a_base_that_cannot_be_pulled_has_a_hint_and_a_failing_step_has_not() {
+        let hint = |message: &str| {
+            LabError::Build { image: "x".into(), message: message.into(), output_tail: Vec::new() }.hint()
+        };
+        assert!(
+            hint("Get \"https://registry.invalid/v2/\": dial tcp: lookup registry.invalid: no such host").is_some()
+        );
+        assert!(hint("pull access denied for lab/none, repository does not exist").is_some());
+        assert_eq!(hint("The command '/bin/sh -c false' returned a non-zero code: 1"), None);
     }
 
     #[test]

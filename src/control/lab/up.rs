@@ -197,10 +197,11 @@ impl Engine {
     async fn place_keys(&self, subject: &Subject<'_>, spec: &Spec, id: &str) -> Result<(), LabError> {
         let name = names::container(subject.lab, subject.host);
         let account = self.account(subject, id, &name).await?;
-        let archive = spec
-            .keys
-            .archive(&account)
-            .map_err(|error| LabError::Keys { host: spec.host.clone(), source: Box::new(error) })?;
+        let archive = spec.keys.archive(&account).map_err(|error| LabError::BadSetting {
+            host: spec.host.clone(),
+            key: "user".to_owned(),
+            why: format!("its home cannot be used: {error}"),
+        })?;
         let options = UploadToContainerOptionsBuilder::new().path("/").build();
         let call = self.docker().upload_to_container(id, Some(options), body_full(archive));
         self.call(&format!("place keys in container `{name}`"), CHANGE, call).await
@@ -277,4 +278,36 @@ fn port_conflict(subject: &Subject<'_>, error: &LabError) -> Option<LabError> {
         let ends = |text: &str| source.message.contains(&format!(":{port}{text}"));
         (ends(":") || ends(" ")).then(|| LabError::PortInUse { host: subject.host.clone(), address, port })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::lab::{EngineAnswer, example};
+
+    #[test]
+    fn a_taken_port_is_named_whoever_has_it() {
+        let (lab, host) = ("lab".parse().unwrap(), "a".parse().unwrap());
+        let mut container = example::container();
+        container.ssh_port = Some(2222);
+        let subject = Subject { lab: &lab, host: &host, container: &container };
+        let conflict = |message: &str| {
+            let source = EngineAnswer { status: 500, message: message.to_owned() };
+            port_conflict(&subject, &LabError::Api { action: "start".to_owned(), source })
+                .map(|error| error.to_string())
+        };
+        let expected = Some("host `a`: port 2222 on 127.0.0.1 is already in use".to_owned());
+        // Docker 20.10's words for a process, for a container, and Docker 28's.
+        let process = "driver failed programming external connectivity on endpoint lab-a (1f): Error starting userland proxy: \
+                       listen tcp4 127.0.0.1:2222: bind: address already in use";
+        assert_eq!(conflict(process), expected);
+        let container = "driver failed programming external connectivity on endpoint lab-a (1f): \
+                         Bind for 127.0.0.1:2222 failed: port is already allocated";
+        assert_eq!(conflict(container), expected);
+        let newer = "failed to set up container networking: driver failed programming external connectivity on endpoint \
+                     lab-a (1f): failed to bind host port for 127.0.0.1:2222:172.18.0.2:22/tcp: address already in use";
+        assert_eq!(conflict(newer), expected);
+        assert_eq!(conflict("Bind for 127.0.0.1:22222 failed: port is already allocated"), None);
+        assert_eq!(conflict("no space left on device"), None);
+    }
 }
