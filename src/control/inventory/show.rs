@@ -28,7 +28,7 @@ impl Inventory {
         serde_json::to_value(Shown { version: SHAPE, inventory: self, order: self.order() }).unwrap_or_default()
     }
 
-    /// The inventory as tables for people: hosts, groups, and components in the order in which they are deployed.
+    /// The inventory as tables for people, whole lines: hosts, groups, and components in the order in which they are deployed.
     pub fn show(&self) -> String {
         let title = format!(
             "Lab {}: {}, {}.",
@@ -54,7 +54,7 @@ impl Inventory {
             let rows = order.iter().filter_map(|name| self.components.get(name)).map(component_row);
             parts.push(table(&["COMPONENT", "RECIPE", "HOSTS", "NEEDS", "RULES", "PARAMETERS"], rows));
         }
-        parts.join("\n\n")
+        parts.join("\n\n") + "\n"
     }
 
     fn host_row(&self, host: &Host) -> Vec<String> {
