@@ -9,6 +9,7 @@
 )]
 
 mod config;
+mod demo;
 mod deploy;
 mod helper;
 mod house;
