@@ -55,6 +55,9 @@ pub(super) fn stderr_color() -> bool {
 pub(super) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_header(head.to_vec()).add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     let trimmed = table.lines().map(|line| format!("{}\n", line.trim_end()));
     trimmed.collect()
 }

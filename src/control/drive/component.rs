@@ -97,7 +97,6 @@ async fn evaluate_all(
 
 async fn evaluate(crew: &Arc<Crew>, component: &Arc<Component>, host: &HostName) -> Evaluated {
     if let Some(why) = crew.absent(host) {
-        let why = format!("the host does not exist yet ({why})");
         let (component, host_name) = (component.name.clone(), host.clone());
         crew.events.send(RunEvent::ComponentUnknown { component, host: host_name, why }).await;
         crew.ledger.unknown(host);

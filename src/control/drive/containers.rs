@@ -64,7 +64,12 @@ pub(super) async fn compare(
     for sight in fleet.engine().await?.inspect(inventory, &hosts, keyring).await? {
         let Some((action, why)) = sight.needs() else { continue };
         report.changed += 1;
-        report.absent.push((sight.host.clone(), why.clone()));
+        let absence = match action {
+            Action::Create => "the host does not exist yet".to_owned(),
+            Action::Start => "the host does not run".to_owned(),
+            _ => format!("the host's container would be made anew: {why}"),
+        };
+        report.absent.push((sight.host.clone(), absence));
         events.send(RunEvent::Container { host: sight.host, action, why, done: false, millis: 0 }).await;
     }
     Ok(report)

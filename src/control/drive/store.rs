@@ -347,11 +347,11 @@ impl Crew {
 
     /// Why a plan cannot compare keys: the store's or one of the component's machines is not there.
     fn why_not_comparable(&self, handle: &StoreHandle, evaluations: &BTreeMap<HostName, Evaluated>) -> Option<String> {
-        if let Some(host) = handle.hosts.iter().find(|host| self.absent(host).is_some()) {
-            return Some(format!("the store's host {host} does not exist yet"));
+        if let Some((host, why)) = handle.hosts.iter().find_map(|host| Some((host, self.absent(host)?))) {
+            return Some(format!("{host} keeps them, and {why}"));
         }
         let absent = evaluations.iter().find(|(_, evaluated)| matches!(evaluated, Evaluated::Absent));
-        absent.map(|(host, _)| format!("host {host} does not exist yet"))
+        absent.map(|(host, _)| format!("{host} is missing"))
     }
 
     async fn keys_unknown(&self, component: &Component, why: &str) -> Status {
