@@ -45,13 +45,13 @@ for attempt in $(seq 1 300); do
         echo "etcd ended"
         exit 1
     fi
-    if ! anonymous endpoint health; then
-        sleep 0.2
-        continue
-    fi
     if enabled; then
         touch "$marker"
         exit 0
+    fi
+    if ! anonymous endpoint health; then
+        sleep 0.2
+        continue
     fi
     printf '%s\n' "$password" | anonymous user add root --interactive=false ||
         printf '%s\n' "$password" | anonymous user passwd root --interactive=false

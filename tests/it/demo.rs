@@ -130,7 +130,7 @@ fn password(lab: &TestLab, name: &str) -> String {
 }
 
 fn root_password(lab: &TestLab) -> String {
-    password(lab, "secret.etcd.password")
+    password(lab, "secret.etcd.root")
 }
 
 fn three_edits_by_hand_are_found_and_mended(lab: &TestLab) {
@@ -193,7 +193,7 @@ fn a_restarted_etcd_is_survived(lab: &TestLab) {
 
 fn a_wrong_password_is_named(lab: &TestLab) {
     let keys = fs_err::read_dir(lab.path("keys")).unwrap().next().unwrap().unwrap().path();
-    let file = keys.join("passwords").join("secret.etcd.password");
+    let file = keys.join("passwords").join("secret.etcd.root");
     let right = fs_err::read_to_string(&file).unwrap();
     fs_err::write(&file, "x".repeat(32)).unwrap();
     let run = lab.run(&["config", "get", "LAB"]);
