@@ -418,6 +418,11 @@ async fn what_an_ended_run_left_half_done_is_finished_by_the_next() {
     assert_eq!(lab.up(&inventory).await, [done("a", Action::Modify, "was never started")]);
     assert_eq!(lab.ssh_ok(&inventory, "a", "echo alive").await, "alive");
     assert_eq!(lab.id("a.replaced").await, None);
+    // As if it had ended just before creating the new one.
+    let aside = query::RenameContainerOptionsBuilder::new().name(&format!("{container}.replaced")).build();
+    lab.docker.rename_container(&container, aside).await.unwrap();
+    assert_eq!(lab.up(&inventory).await, [done("a", Action::Create, "does not exist")]);
+    assert_eq!(lab.id("a.replaced").await, None);
 }
 
 #[tokio::test]

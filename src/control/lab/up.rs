@@ -123,7 +123,10 @@ impl Engine {
             (State::Running, _) => Ok(()),
             (State::Stopped, Some(id)) => self.resume(&wanted.subject, id).await,
             (State::Different { .. }, Some(id)) => self.replace(&wanted.subject, &wanted.spec(keyring)?, id).await,
-            _ => self.make(&wanted.subject, &wanted.spec(keyring)?).await,
+            _ => {
+                self.make(&wanted.subject, &wanted.spec(keyring)?).await?;
+                self.remove_leftover(&wanted.subject).await
+            }
         }
     }
 
@@ -153,13 +156,17 @@ impl Engine {
         match self.make(subject, spec).await {
             Ok(()) => self.remove_container(old).await,
             Err(error) => {
-                self.rename(old, &name).await?;
-                if ran {
-                    self.start_container(subject, old).await?;
+                if let Err(more) = self.put_back(subject, old, ran).await {
+                    tracing::warn!(host = %subject.host, %more, "the container that was to be replaced is not back");
                 }
                 Err(error)
             }
         }
+    }
+
+    async fn put_back(&self, subject: &Subject<'_>, old: &str, ran: bool) -> Result<(), LabError> {
+        self.rename(old, &names::container(subject.lab, subject.host)).await?;
+        if ran { self.start_container(subject, old).await } else { Ok(()) }
     }
 
     /// A predecessor that an earlier run, ended in the middle, left aside.
