@@ -142,7 +142,8 @@ impl<'l> Compiler<'l> {
             eval.set_loader(&found);
             eval.set_print_handler(&printer);
             let watch = self.bounds.enforce(&mut eval)?;
-            let around = Circumstances { watch: Some(&watch), veil: None, bounds: self.bounds };
+            let around =
+                Circumstances { watch: Some(&watch), function: Some(&text.name), veil: None, bounds: self.bounds };
             eval.eval_module(ast, functions::globals()).map_err(|error| diagnose(&error, around))?;
             drop(eval);
             module.freeze().map_err(|error| RecipeError::new(RecipeErrorKind::Evaluation, error.err_msg))

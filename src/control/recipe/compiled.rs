@@ -270,8 +270,8 @@ impl Recipe {
             let context = context(&module, &call.scene, call.host, &session.veil)?;
             let function = eval.heap().access_owned_frozen_value(&function);
             let value = eval.eval_function(function, &[context], &[]).map_err(|error| {
-                let veil = Some(&*session.veil);
-                diagnose(&error, Circumstances { watch: Some(&watch), veil, bounds: self.bounds })
+                let (function, veil) = (Some(call.function), Some(&*session.veil));
+                diagnose(&error, Circumstances { watch: Some(&watch), function, veil, bounds: self.bounds })
             })?;
             extract(value, &session).map_err(|fault| {
                 let hint = fault.hint;

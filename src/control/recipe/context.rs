@@ -41,11 +41,12 @@ pub(super) fn context<'v>(
     // Where `ctx.component_hosts` finds them.
     module.set_extra_value(heap.alloc(AllocDict(hosts.iter().map(|(name, host)| (name.as_str(), *host)))));
     let component_hosts = methods()?.get("component_hosts").map_err(internal)?;
-    let params = scene.params.iter().map(|(name, value)| (name, maker.param(value)));
+    let params = scene.params.iter().map(|(name, value)| Ok((name, maker.param(value)?)));
+    let params = params.collect::<Result<Vec<_>, RecipeError>>()?;
     let mut fields = vec![
         ("lab", heap.alloc(scene.inventory.lab.name.as_str())),
         ("component", heap.alloc(scene.component.name.as_str())),
-        ("params", heap.alloc(AllocStruct(params.collect::<Vec<_>>()))),
+        ("params", heap.alloc(AllocStruct(params))),
         ("hosts", heap.alloc(AllocList(own))),
         ("all_hosts", heap.alloc(AllocList(hosts.iter().map(|(_, host)| *host)))),
         ("component_hosts", heap.access_owned_frozen_value(&component_hosts)),
@@ -57,11 +58,11 @@ pub(super) fn context<'v>(
         Some((name, facts)) => {
             let facts = facts_value(facts, heap);
             let host = maker.host(name, Some(facts))?;
-            fields.push(("vars", maker.vars(&maker.host_of(name)?.vars)));
+            fields.push(("vars", maker.vars(&maker.host_of(name)?.vars)?));
             fields.push(("facts", facts));
             fields.push(("host", host));
         }
-        None => fields.push(("vars", maker.vars(&scene.inventory.lab.vars))),
+        None => fields.push(("vars", maker.vars(&scene.inventory.lab.vars)?)),
     }
     Ok(heap.alloc(AllocStruct(fields)))
 }
@@ -117,7 +118,7 @@ impl<'v> Maker<'_, 'v> {
         let mut fields = vec![
             ("name", self.heap.alloc(name.as_str())),
             ("address", address.map_or_else(Value::new_none, |address| self.heap.alloc(address.as_str()))),
-            ("vars", self.vars(&host.vars)),
+            ("vars", self.vars(&host.vars)?),
             ("groups", self.heap.alloc(AllocList(groups))),
         ];
         if let Some(facts) = facts {
@@ -126,30 +127,35 @@ impl<'v> Maker<'_, 'v> {
         Ok(self.heap.alloc(AllocStruct(fields)))
     }
 
-    fn param(&self, value: &BoundValue) -> Value<'v> {
-        match value {
+    fn param(&self, value: &BoundValue) -> Result<Value<'v>, RecipeError> {
+        Ok(match value {
             BoundValue::Plain(value) => self.heap.alloc(value),
             BoundValue::Path(path) => self.heap.alloc(path.to_string_lossy().as_ref()),
-            BoundValue::Secret(secret) => self.heap.alloc(self.veil.hide(secret.clone())),
-        }
+            BoundValue::Secret(secret) => self.heap.alloc(self.veil.hide(secret.clone())?),
+        })
     }
 
-    fn vars(&self, vars: &serde_json::Map<String, Json>) -> Value<'v> {
-        self.heap.alloc(AllocStruct(vars.iter().map(|(name, value)| (name.as_str(), self.var(name, value)))))
+    fn vars(&self, vars: &serde_json::Map<String, Json>) -> Result<Value<'v>, RecipeError> {
+        let fields = vars.iter().map(|(name, value)| Ok((name.as_str(), self.var(name, value)?)));
+        Ok(self.heap.alloc(AllocStruct(fields.collect::<Result<Vec<_>, RecipeError>>()?)))
     }
 
     /// A variable; texts under a name that tells a secret are covered, at any depth.
-    fn var(&self, name: &str, value: &Json) -> Value<'v> {
-        match value {
+    fn var(&self, name: &str, value: &Json) -> Result<Value<'v>, RecipeError> {
+        Ok(match value {
             Json::Object(members) => {
-                self.heap.alloc(AllocDict(members.iter().map(|(name, value)| (name.as_str(), self.var(name, value)))))
+                let members = members.iter().map(|(name, value)| Ok((name.as_str(), self.var(name, value)?)));
+                self.heap.alloc(AllocDict(members.collect::<Result<Vec<_>, RecipeError>>()?))
             }
-            Json::Array(items) => self.heap.alloc(AllocList(items.iter().map(|item| self.var(name, item)))),
+            Json::Array(items) => {
+                let items = items.iter().map(|item| self.var(name, item)).collect::<Result<Vec<_>, _>>()?;
+                self.heap.alloc(AllocList(items))
+            }
             Json::String(text) if !text.is_empty() && tells_secret(name) => {
-                self.heap.alloc(self.veil.hide(Secret::new(text.clone())))
+                self.heap.alloc(self.veil.hide(Secret::new(text.clone()))?)
             }
             value => self.heap.alloc(value),
-        }
+        })
     }
 }
 

@@ -18,10 +18,15 @@ pub(super) const EXPRESSION_HEAD: &str = "def deploy(ctx):\n";
 /// See [`EXPRESSION_HEAD`].
 pub(super) const EXPRESSION_INDENT: &str = "    ";
 
+/// What the interpreter calls "Immutable".
+const FROZEN: &str = "this value cannot be changed any more";
+
 /// What is known about an evaluation besides its error.
 #[derive(Default, Clone, Copy)]
 pub(super) struct Circumstances<'a> {
     pub(super) watch: Option<&'a Watch>,
+    /// The recipe's function that was called.
+    pub(super) function: Option<&'a str>,
     pub(super) veil: Option<&'a Veil>,
     pub(super) bounds: Bounds,
 }
@@ -30,7 +35,7 @@ pub(super) struct Circumstances<'a> {
 pub(super) fn diagnose(error: &starlark::Error, around: Circumstances<'_>) -> RecipeError {
     let Fault { kind, message, hint } = fault_of(error, around.bounds);
     let scrub = |text: &str| around.veil.map_or_else(|| text.to_owned(), |veil| veil.scrub(text));
-    let frames: Vec<Frame> = error
+    let mut frames: Vec<Frame> = error
         .call_stack()
         .frames
         .iter()
@@ -38,13 +43,18 @@ pub(super) fn diagnose(error: &starlark::Error, around: Circumstances<'_>) -> Re
         .collect();
     // Errors of limits have no place of their own: they rise between two statements.
     let span = error.span().cloned().or_else(|| around.watch.and_then(Watch::last));
-    let message = match (kind, innermost(&frames)) {
-        (RecipeErrorKind::Limit, Some(function)) => format!("`{function}` {message}"),
+    let message = match innermost(&frames).or(around.function) {
+        Some(function) if around.watch.is_some() && kind == RecipeErrorKind::Limit => format!("`{function}` {message}"),
         _ => message,
     };
-    let mut told = RecipeError::new(kind, scrub(&message))
-        .in_place(span.as_ref().map(|span| place_of(span, &scrub)))
-        .with_frames(shortened(frames));
+    let place = span.as_ref().map(|span| place_of(span, &scrub));
+    // The call of a native function that failed is the place itself.
+    if frames.last().is_some_and(|frame| {
+        frame.source.is_some() && frame.source.as_ref() == place.as_ref().map(|place| &place.source)
+    }) {
+        frames.pop();
+    }
+    let mut told = RecipeError::new(kind, scrub(&message)).in_place(place).with_frames(shortened(frames));
     if let Some(hint) = hint.or_else(|| hint_for(&message)) {
         told = told.with_hint(scrub(&hint));
     }
@@ -90,7 +100,10 @@ pub(super) fn place_of(span: &FileSpan, scrub: &dyn Fn(&str) -> String) -> Place
 
 /// Family, message and hint of an interpreter's error.
 fn fault_of(error: &starlark::Error, bounds: Bounds) -> Fault {
-    let evaluation = |error: &dyn std::fmt::Display| Fault::evaluation(plainly(&error.to_string()));
+    let evaluation = |error: &dyn std::fmt::Display| match error.to_string().as_str() {
+        "Immutable" => Fault::evaluation(FROZEN),
+        text => Fault::evaluation(plainly(text)),
+    };
     match error.kind() {
         ErrorKind::Native(cause) => match cause.downcast_ref::<Fault>() {
             Some(fault) => Fault { kind: fault.kind, message: fault.message.clone(), hint: fault.hint.clone() },
@@ -138,8 +151,8 @@ fn hint_for(message: &str) -> Option<String> {
                 .to_owned(),
         );
     }
-    message.contains("Immutable").then(|| {
-        "values of the module's top level are shared by all hosts and cannot be changed; make a new one".to_owned()
+    (message == FROZEN).then(|| {
+        "values of a file's top level are shared by all hosts and cannot be changed; make a new one".to_owned()
     })
 }
 

@@ -171,3 +171,28 @@ fn at_path(path: &Path) -> Result<(String, PathBuf), RecipeError> {
     let stem = path.file_stem().map(Path::new);
     Ok((name(stem), path.to_path_buf()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The top level of a file is bounded like its functions; an interpreter that is not optimised needs minutes for
+    /// the real bound.
+    #[test]
+    fn a_loop_without_end_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("recipe.star");
+        let library = Library::new(Vec::new()).bounded(Bounds { ticks: 20_000, ..Bounds::default() });
+        for (text, place) in [
+            ("for i in range(1000000):\n    for j in range(1000000):\n        X = j\n", 1..=3),
+            ("\nX = [0 for i in range(1000000) for j in range(1000000) if i < 0]\n", 2..=2),
+            ("def f():\n    for i in range(1000000):\n        pass\n\nf()\n", 2..=3),
+        ] {
+            fs_err::write(&file, format!("{text}def deploy(ctx):\n    pass\n")).unwrap();
+            let error = library.load(&RecipeRef::Path(file.clone())).err().unwrap();
+            assert_eq!(error.kind(), RecipeErrorKind::Limit, "{error}");
+            assert!(error.message().ends_with("ran for more than 20,000 steps"), "{error}");
+            assert!(place.contains(&error.source().unwrap().line), "{error}");
+        }
+    }
+}

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use starlark::docs::{DocFunction, DocItem, DocMember};
+use starlark::{
+    docs::{DocFunction, DocItem, DocMember, DocParam},
+    typing::Ty,
+};
 
 use super::{ParamSpec, Recipe, functions};
 
@@ -34,27 +37,61 @@ pub fn functions_reference() -> String {
     text.trim_end().to_owned() + "\n"
 }
 
+/// Arguments that every op has; explained once.
+const COMMON: [&str; 3] = ["only_if_changed", "ignore_errors", "sensitive"];
+
 fn signature(name: &str, function: &DocFunction) -> String {
     let params = &function.params;
-    let one = |param: &starlark::docs::DocParam| {
-        let default = param.default_value.as_ref().map(|default| format!(" = {default}")).unwrap_or_default();
-        format!("{}: {}{default}", param.name, param.typ)
+    let one = |param: &DocParam| {
+        let default = param.default_value.as_ref().map(|shown| format!(" = {}", default_of(name, param, shown)));
+        format!("{}: {}{}", param.name, type_of(name, &param.name, &param.typ), default.unwrap_or_default())
     };
+    let is_common = |param: &&DocParam| COMMON.contains(&param.name.as_str());
     let mut shown: Vec<String> = params.pos_only.iter().chain(&params.pos_or_named).map(one).collect();
+    let named: Vec<&DocParam> = params.named_only.iter().filter(|param| !is_common(param)).collect();
     if let Some(args) = &params.args {
         shown.push(format!("*{}", one(args)));
-    } else if !params.named_only.is_empty() {
+    } else if !named.is_empty() {
         shown.push("*".to_owned());
     }
-    shown.extend(params.named_only.iter().map(one));
+    shown.extend(named.into_iter().map(one));
+    if params.named_only.iter().any(|param| is_common(&param)) {
+        shown.push("**common".to_owned());
+    }
     shown.extend(params.kwargs.iter().map(|kwargs| format!("**{}", one(kwargs))));
     let joined = shown.join(", ");
-    let returns = &function.ret.typ;
+    let returns = type_of(name, "", &function.ret.typ);
     if name.len() + joined.len() < 80 {
         format!("{name}({joined}) -> {returns}")
     } else {
         format!("{name}(\n    {},\n) -> {returns}", shown.join(",\n    "))
     }
+}
+
+/// A type as people read it: the interpreter knows our own values only as structs.
+fn type_of(function: &str, param: &str, typ: &Ty) -> String {
+    let ours = match (function, param) {
+        ("file", _) | ("launch", "argv" | "files") => "file",
+        ("param" | "params", _) => "param",
+        _ => "handle",
+    };
+    typ.to_string().replace("struct(..)", ours).replace("typing.Any", "any")
+}
+
+/// A default as people read it: the interpreter shows only simple ones.
+fn default_of(function: &str, param: &DocParam, shown: &str) -> String {
+    let default = match (function, param.name.as_str()) {
+        _ if shown != "..." => shown,
+        ("param", "default") => "<required>",
+        ("run", "timeout") => "300",
+        ("query" | "wait_port", "timeout") => "30",
+        ("run", "success") => "[0]",
+        (_, "environment") => "{}",
+        (_, "delete") => "False",
+        (_, "restart_on" | "ignore" | "groups" | "files" | "choices") => "[]",
+        _ => shown,
+    };
+    default.to_owned()
 }
 
 /// A recipe's text and parameters, as Markdown.

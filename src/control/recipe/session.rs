@@ -17,7 +17,7 @@ use super::{
     values::Handle,
     veil::{Lifted, Veil},
 };
-use crate::plan::{HostName, HostPath, Mode, Op, Principal, Secret, Source, Step, StepId};
+use crate::plan::{HostName, HostPath, Mode, Op, Principal, Source, Step, StepId};
 
 /// Which of a recipe's functions is running.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -279,11 +279,6 @@ impl Session {
             Principal::Name(name) => Ok(name),
             Principal::Id(id) => Err(Fault::evaluation(format!("`{what}` is a name, not the number {id}"))),
         }
-    }
-
-    /// A generated secret as a marker.
-    pub(super) fn hide(&self, secret: Secret<String>) -> String {
-        self.veil.hide(secret)
     }
 
     /// A file or directory of the near side that a recipe may read: in its own folder, in one of the lab's recipe

@@ -4,15 +4,25 @@
 //! and none is forgotten, the text that the recipe gets is a marker, random for each evaluation. Whatever is built
 //! from it holds the marker too; where a value leaves the recipe, markers are replaced and the value becomes a secret.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    ops::RangeInclusive,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use super::error::Fault;
 use crate::plan::Secret;
 
+/// Markers are made of Tangut ideographs. They are letters, so that `repr()` and JSON leave them as they are; they
+/// have no case; and no recipe uses them for anything else, so that even one of them tells that a secret was here.
+const LETTERS: RangeInclusive<char> = '\u{17000}'..='\u{187F7}';
+/// Number of [`LETTERS`].
+const COUNT: u32 = 0x187F7 - 0x17000 + 1;
+/// Random letters of a marker: 75 bits. One more letter says which secret it is.
+const TAG: usize = 6;
+
 /// The secrets of one evaluation.
 pub(super) struct Veil {
-    /// Twenty random digits, part of every marker. Digits and `~` survive JSON, formatting and changes of case.
-    tag: String,
+    tag: [char; TAG],
     hidden: Mutex<Vec<Secret<String>>>,
 }
 
@@ -44,28 +54,30 @@ impl Lifted {
 enum Piece<'t> {
     Text(&'t str),
     Marker(usize),
-    /// The tag without the rest of its marker.
+    /// Letters of a marker that are not a marker.
     Debris,
 }
 
 impl Veil {
     pub(super) fn new() -> Self {
-        Self { tag: format!("{:020}", rand::random::<u64>()), hidden: Mutex::new(Vec::new()) }
+        Self { tag: std::array::from_fn(|_| letter(rand::random::<u32>() % COUNT)), hidden: Mutex::default() }
     }
 
     /// The marker for a secret; the same for the same secret.
-    pub(super) fn hide(&self, secret: Secret<String>) -> String {
-        let mut hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn hide(&self, secret: Secret<String>) -> Result<String, Fault> {
+        let mut hidden = self.hidden();
         let index = hidden.iter().position(|known| *known == secret).unwrap_or(hidden.len());
+        let number = u32::try_from(index).ok().filter(|number| *number < COUNT);
+        let number = number.ok_or_else(|| Fault::evaluation("too many secrets"))?;
         if index == hidden.len() {
             hidden.push(secret);
         }
-        format!("~{}.{index:03}~", self.tag)
+        Ok(self.tag.into_iter().chain([letter(number)]).collect())
     }
 
     /// Whether a text holds a secret or a piece of one.
     pub(super) fn covers(&self, text: &str) -> bool {
-        text.contains(&self.tag)
+        text.contains(is_letter) && !self.hidden().is_empty()
     }
 
     /// Replaces markers by what they stand for.
@@ -73,15 +85,11 @@ impl Veil {
         if !self.covers(text) {
             return Ok(Lifted::Plain(text.to_owned()));
         }
-        let hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lifted = String::new();
         for piece in self.pieces(text) {
             match piece {
                 Piece::Text(part) => lifted.push_str(part),
-                Piece::Marker(index) => match hidden.get(index) {
-                    Some(secret) => lifted.push_str(secret.expose()),
-                    None => return Err(cut()),
-                },
+                Piece::Marker(index) => lifted.push_str(self.secret(index)?.expose()),
                 Piece::Debris => return Err(cut()),
             }
         }
@@ -112,9 +120,7 @@ impl Veil {
             match piece {
                 Piece::Text(part) => quoted.push_str(part),
                 Piece::Marker(index) => {
-                    let known = self.hidden.lock().unwrap_or_else(PoisonError::into_inner).get(index).cloned();
-                    let secret = known.ok_or_else(cut)?;
-                    quoted.push_str(&self.hide(Secret::new(quote(secret.expose()))));
+                    quoted.push_str(&self.hide(Secret::new(quote(self.secret(index)?.expose())))?);
                 }
                 Piece::Debris => return Err(cut()),
             }
@@ -124,36 +130,59 @@ impl Veil {
 
     /// Applies a rule to the whole text, secrets included; what comes out is again covered if the text was.
     pub(super) fn transform(&self, text: &str, rule: impl Fn(&str) -> String) -> Result<String, Fault> {
-        Ok(match self.lift(text)? {
-            Lifted::Plain(text) => rule(&text),
+        match self.lift(text)? {
+            Lifted::Plain(text) => Ok(rule(&text)),
             Lifted::Secret(secret) => self.hide(Secret::new(rule(secret.expose()))),
-        })
+        }
+    }
+
+    fn hidden(&self) -> MutexGuard<'_, Vec<Secret<String>>> {
+        self.hidden.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn secret(&self, index: usize) -> Result<Secret<String>, Fault> {
+        self.hidden().get(index).cloned().ok_or_else(cut)
     }
 
     fn pieces<'t>(&self, text: &'t str) -> Vec<Piece<'t>> {
         let mut pieces = Vec::new();
-        let mut done = 0;
-        for (at, tag) in text.match_indices(&self.tag) {
-            let before = &text[done..at];
-            let after = &text[at + tag.len()..];
-            if let (Some(before), Some(index)) = (before.strip_suffix('~'), index_of(after)) {
-                pieces.extend([Piece::Text(before), Piece::Marker(index)]);
-                // `.`, three digits, `~`.
-                done = at + tag.len() + 5;
-            } else {
-                pieces.extend([Piece::Text(before), Piece::Debris]);
-                done = at + tag.len();
-            }
+        let mut rest = text;
+        while let Some(at) = rest.find(is_letter) {
+            let (before, run) = rest.split_at(at);
+            let end = run.find(|c| !is_letter(c)).unwrap_or(run.len());
+            let (run, after) = run.split_at(end);
+            pieces.push(Piece::Text(before));
+            self.markers(run, &mut pieces);
+            rest = after;
         }
-        pieces.push(Piece::Text(&text[done..]));
+        pieces.push(Piece::Text(rest));
         pieces
+    }
+
+    /// The markers in a run of letters; what is left over is debris.
+    fn markers(&self, run: &str, pieces: &mut Vec<Piece<'_>>) {
+        let letters: Vec<char> = run.chars().collect();
+        let mut letters = letters.as_slice();
+        while let Some((marker, rest)) = letters.split_at_checked(TAG + 1) {
+            if marker[..TAG] != self.tag {
+                break;
+            }
+            let index = u32::from(marker[TAG]) - u32::from(*LETTERS.start());
+            pieces.push(Piece::Marker(usize::try_from(index).unwrap_or(usize::MAX)));
+            letters = rest;
+        }
+        if !letters.is_empty() {
+            pieces.push(Piece::Debris);
+        }
     }
 }
 
-/// The index in what follows a marker's tag: `.007~`.
-fn index_of(rest: &str) -> Option<usize> {
-    let digits = rest.strip_prefix('.')?.get(..3)?;
-    rest.get(4..)?.starts_with('~').then(|| digits.parse().ok())?
+fn is_letter(c: char) -> bool {
+    LETTERS.contains(&c)
+}
+
+fn letter(number: u32) -> char {
+    char::from_u32(u32::from(*LETTERS.start()) + number).unwrap_or(*LETTERS.start())
 }
 
 fn cut() -> Fault {
@@ -167,34 +196,53 @@ mod tests {
 
     fn veil() -> (Veil, String) {
         let veil = Veil::new();
-        let marker = veil.hide(Secret::new("s3'\"cret".to_owned()));
+        let marker = veil.hide(Secret::new("s3'\"cret".to_owned())).unwrap();
         (veil, marker)
     }
 
     #[test]
     fn what_is_built_from_a_secret_is_secret() {
         let (veil, marker) = veil();
-        let text = format!("a{marker}b{}c", marker.to_uppercase());
+        let text = format!("a{marker}{marker}b{}c", marker.to_uppercase());
         let lifted = veil.lift(&text).unwrap();
-        assert_eq!(lifted.into_secret().expose(), "as3'\"cretbs3'\"cretc");
-        assert_eq!(veil.scrub(&text), "a***b***c");
-        assert_eq!(veil.lift("plain ~1.000~").unwrap(), Lifted::Plain("plain ~1.000~".to_owned()));
+        assert_eq!(lifted.into_secret().expose(), "as3'\"crets3'\"cretbs3'\"cretc");
+        assert_eq!(veil.scrub(&text), "a******b***c");
+        assert_eq!(veil.lift("plain").unwrap(), Lifted::Plain("plain".to_owned()));
     }
 
     #[test]
-    fn a_cut_secret_is_an_error_and_is_not_shown() {
+    fn every_piece_of_a_cut_secret_is_an_error_and_is_not_shown() {
         let (veil, marker) = veil();
-        let piece = &marker[..marker.len() - 2];
-        assert!(veil.lift(piece).is_err());
-        assert!(!veil.scrub(piece).contains(&veil.tag));
-        assert!(veil.lift(&format!("~{}.777~", veil.tag)).is_err(), "a marker that was never given out");
+        let letters: Vec<char> = marker.chars().collect();
+        for start in 0..letters.len() {
+            for end in start + 1..=letters.len() {
+                let piece: String = letters[start..end].iter().collect();
+                assert_eq!(veil.lift(&piece).is_err(), piece != marker, "{start}..{end}");
+                assert_eq!(veil.scrub(&format!("<{piece}>")), "<***>");
+            }
+        }
+        let unknown: String = letters[..TAG].iter().copied().chain([letter(77)]).collect();
+        assert!(veil.lift(&unknown).is_err(), "a marker that was never given out");
+    }
+
+    #[test]
+    fn markers_survive_json() {
+        let (_, marker) = veil();
+        assert_eq!(serde_json::Value::from(marker.as_str()).to_string(), format!("\"{marker}\""));
+        assert!(marker.chars().all(char::is_alphanumeric));
+    }
+
+    #[test]
+    fn without_secrets_there_are_no_markers() {
+        let veil = Veil::new();
+        assert_eq!(veil.lift("\u{17000}").unwrap(), Lifted::Plain("\u{17000}".to_owned()));
     }
 
     #[test]
     fn one_secret_has_one_marker() {
         let (veil, marker) = veil();
-        assert_eq!(veil.hide(Secret::new("s3'\"cret".to_owned())), marker);
-        assert_ne!(veil.hide(Secret::new("other".to_owned())), marker);
+        assert_eq!(veil.hide(Secret::new("s3'\"cret".to_owned())).unwrap(), marker);
+        assert_ne!(veil.hide(Secret::new("other".to_owned())).unwrap(), marker);
     }
 
     #[test]

@@ -112,7 +112,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         if secret.expose().is_empty() {
             return Err(Fault::evaluation(format!("secret `{name}` is empty")).into());
         }
-        Ok(session.hide(secret))
+        Ok(session.veil.hide(secret)?)
     }
 }
 

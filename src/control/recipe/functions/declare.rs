@@ -41,7 +41,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         r#type: &str,
         #[starlark(require = named)] default: Option<Value<'v>>,
         #[starlark(require = named, default = "")] doc: &str,
-        #[starlark(require = named)] choices: Option<UnpackList<Value<'v>>>,
+        #[starlark(require = named, default = UnpackList::default())] choices: UnpackList<Value<'v>>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<ParamDecl> {
         let session = session(eval)?;
@@ -58,12 +58,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
             kind: r#type.to_owned(),
             default: default.map(json).transpose()?,
             doc: doc.to_owned(),
-            choices: choices
-                .map(|choices| choices.items)
-                .unwrap_or_default()
-                .into_iter()
-                .map(json)
-                .collect::<Result<_, _>>()?,
+            choices: choices.items.into_iter().map(json).collect::<Result<_, _>>()?,
             file: source.file,
             line: source.line,
         };

@@ -39,7 +39,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         #[starlark(default = NoneOr::None)] owner: NoneOr<Who<'v>>,
         #[starlark(default = NoneOr::None)] group: NoneOr<Who<'v>>,
         #[starlark(require = named, default = NoneOr::None)] template: NoneOr<&'v str>,
-        #[starlark(require = named)] vars: Option<DictRef<'v>>,
+        #[starlark(require = named, default = NoneOr::None)] vars: NoneOr<DictRef<'v>>,
         #[starlark(require = named, default = NoneOr::None)] source: NoneOr<&'v str>,
         #[starlark(require = named, default = Handles::none())] only_if_changed: Handles,
         #[starlark(require = named, default = false)] ignore_errors: bool,
@@ -51,7 +51,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         let content = match (content.into_option(), template.into_option(), source.into_option()) {
             (Some(text), None, None) => text_content(session, text, sensitive)?,
             (None, Some(name), None) => {
-                let text = template::render(session, name, vars.as_ref())?;
+                let text = template::render(session, name, vars.into_option().as_ref())?;
                 text_content(session, &text, sensitive)?
             }
             (None, None, Some(source)) => local_content(session, &session.local("file_write", source)?, sensitive)?,

@@ -12,14 +12,14 @@ use crate::control::recipe::{bounds::MAX_RANGE, error::Fault, session::Session, 
 
 #[starlark_module]
 pub(super) fn functions(builder: &mut GlobalsBuilder) {
-    /// A rendered template of the recipe's folder (or `//lib/...`), in the Jinja manner: `{{ name }}`, `{% if %}`,
+    /// A rendered template of the recipe's folder (or `//lib/x.j2`), in the Jinja manner: `{{ name }}`, `{% if %}`,
     /// `{% for %}`. A variable that `vars` does not have is an error.
     fn template<'v>(
         name: &str,
-        vars: Option<DictRef<'v>>,
+        #[starlark(default = NoneOr::None)] vars: NoneOr<DictRef<'v>>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<String> {
-        Ok(template::render(session(eval)?, name, vars.as_ref())?)
+        Ok(template::render(session(eval)?, name, vars.into_option().as_ref())?)
     }
 
     /// An ini text: `{"section": {"name": value}}`, in order; plain values at the top stand before the first section.
