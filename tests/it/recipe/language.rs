@@ -3,7 +3,7 @@
 use ovs_cuisine::{
     control::{
         inventory::RecipeRef,
-        recipe::{RecipeError, RecipeErrorKind},
+        recipe::{Library, RecipeError, RecipeErrorKind},
     },
     plan::{Answer, Content, Op, Question},
 };
@@ -397,4 +397,42 @@ fn libraries_are_listed_and_checked() {
 fn nothing_of_a_host_variable_shows() {
     let error = deploying("fail(str(ctx.vars), str(ctx.host))").deploy().unwrap_err();
     assert!(error.message().contains("db_password") && !error.to_string().contains(CANARY), "{error}");
+}
+
+/// The recipes that come with the tool, with the fake lab's hosts.
+fn shipped(recipe: &str, component: &str) -> Stage {
+    let mut stage = Stage::with(recipe, component);
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+    stage.library = Library::new(vec![stage.root().join("recipes"), directory]);
+    fs_err::remove_dir_all(stage.root().join("recipes/lib")).unwrap();
+    stage
+}
+
+#[test]
+fn the_shared_library_works() {
+    let recipe = "load('//lib/ovs.star', 'arakoon_ini', 'json_keys', 'ovs_user')\n\
+         def config(ctx):\n    \
+             keys = json_keys('web/sections', {'a': {'x': 1}})\n    \
+             keys['web/config'] = arakoon_ini('db', ctx.hosts, 26402, 26403, '/opt/db', plugins = ['p'])\n    \
+             return keys\n\
+         def deploy(ctx):\n    run('x', only_if_changed = ovs_user(uid = 1001))\n";
+    let stage = shipped(recipe, "");
+    let config = stage.config().unwrap();
+    assert_eq!(config["web/sections/a"].bytes, b"{\"x\":1}");
+    insta::assert_snapshot!(String::from_utf8(config["web/config"].bytes.clone()).unwrap());
+    let steps = stage.steps();
+    let keys: Vec<&str> = steps.iter().map(|step| step.key.as_str()).collect();
+    assert_eq!(keys, ["group_ensure:ovs", "user_ensure:ovs", "dir_ensure:/opt/OpenvStorage", "run:x"]);
+    assert_eq!(steps[0].source.file, "recipes/lib/ovs.star");
+}
+
+#[test]
+fn the_shipped_recipes_load() {
+    let library = Library::new(vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes")]);
+    let entries = library.list().unwrap();
+    assert!(entries.len() >= 3, "{entries:?}");
+    for entry in entries {
+        let doc = entry.doc.unwrap_or_else(|error| panic!("{error}"));
+        assert!(!doc.is_empty(), "{} says nothing about itself", entry.name);
+    }
 }

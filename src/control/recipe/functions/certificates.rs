@@ -54,7 +54,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         let heap = eval.heap();
         Ok(heap.alloc(AllocStruct([
             ("certificate", heap.alloc(issued.certificate)),
-            ("key", heap.alloc(session.hide(issued.key))),
+            ("key", heap.alloc(session.veil.hide(issued.key)?)),
             ("ca", heap.alloc(issued.ca)),
         ])))
     }
