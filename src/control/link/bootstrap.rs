@@ -282,3 +282,30 @@ fn sudo_problem(errors: &[String], user: &str) -> Option<SudoProblem> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sudo_is_understood_whoever_wrote_it() {
+        let user = || "alice".to_owned();
+        let cases = [
+            ("sudo: a password is required", Some(SudoProblem::PasswordRequired { user: user() })),
+            ("sudo: interactive authentication is required", Some(SudoProblem::PasswordRequired { user: user() })),
+            ("sudo: sorry, you must have a tty to run sudo", Some(SudoProblem::TerminalRequired { user: user() })),
+            ("alice is not in the sudoers file.", Some(SudoProblem::NotAllowed { user: user() })),
+            (
+                "Sorry, user alice is not allowed to execute '/bin/sh -c x' as root on node-1.",
+                Some(SudoProblem::NotAllowed { user: user() }),
+            ),
+            ("sudo: I'm sorry alice. I'm afraid I can't do that", Some(SudoProblem::NotAllowed { user: user() })),
+            ("env: 'sudo': No such file or directory", Some(SudoProblem::Missing)),
+            ("sudo: unable to resolve host node-1", None),
+        ];
+        for (line, wanted) in cases {
+            let errors = ["something before".to_owned(), line.to_owned()];
+            assert_eq!(sudo_problem(&errors, "alice"), wanted, "{line}");
+        }
+    }
+}

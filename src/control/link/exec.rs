@@ -43,7 +43,7 @@ impl ExecOutput {
 }
 
 /// Runs a command without input and reads until its channel is closed. Servers leave the order of exit status and end
-/// of data to chance, and count a session (MaxSessions) until its channel is closed.
+/// of data to chance, and count a session (`MaxSessions`) until its channel is closed.
 pub(super) async fn run(connection: &Connection, command: &str) -> Result<ExecOutput, LinkErrorKind> {
     let channel = connection.open_session().await?;
     let (mut reader, writer) = channel.split();

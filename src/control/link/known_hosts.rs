@@ -217,3 +217,162 @@ pub(super) fn add(path: &Path, name: &str, key: &PublicKey) -> Result<(), KnownH
     let gap = if before.last().is_some_and(|last| *last != b'\n') { "\n" } else { "" };
     file.write_all(format!("{gap}{name} {text}\n").as_bytes()).map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt as _, process::Command};
+
+    use super::*;
+
+    fn key(directory: &Path, name: &str, kind: &str) -> String {
+        let path = directory.join(name);
+        let arguments = ["-q", "-t", kind, "-N", "", "-C", "", "-f"];
+        assert!(Command::new("ssh-keygen").args(arguments).arg(&path).status().unwrap().success());
+        fs_err::read_to_string(path.with_extension("pub")).unwrap().trim().to_owned()
+    }
+
+    /// Lines that `ssh-keygen -F` finds for a name.
+    fn found_by_openssh(path: &Path, name: &str) -> Vec<usize> {
+        let output = Command::new("ssh-keygen").args(["-F", name, "-f"]).arg(path).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        // `# Host NAME found: line N` and a marker's name behind it.
+        let headers = text.lines().filter_map(|line| line.split_once(" found: line "));
+        headers.map(|(_, rest)| rest.split(' ').next().unwrap().parse().unwrap()).collect()
+    }
+
+    /// Lines of patterns, each put before a key.
+    const CORPUS: [&str; 32] = [
+        "plain",
+        "PLAIN2",
+        "one,two,three",
+        "*",
+        "*.example.com",
+        "*.example.com,!secret.example.com",
+        "!secret.example.com,*.example.com",
+        "!*.example.com,*",
+        "host?",
+        "host??",
+        "h*t*1",
+        "**a**",
+        "a*b*c",
+        "[plain]:2222",
+        "[*]:2222",
+        "[*.example.com]:*",
+        "[one]:22",
+        "[10.0.0.1]:22",
+        "10.0.0.*",
+        "10.0.0.1,alias",
+        "::1",
+        "[::1]:2222",
+        "fe80::*",
+        "plain,plain",
+        "!plain",
+        "!plain,plain",
+        "@cert-authority *.example.com",
+        "@cert-authority [*.example.com]:2222,plain",
+        "@revoked *",
+        "@revoked plain",
+        "?",
+        "ho[s]t1",
+    ];
+    const NAMES: [&str; 24] = [
+        "plain",
+        "PLAIN",
+        "plain2",
+        "one",
+        "two",
+        "three",
+        "four",
+        "a.example.com",
+        "secret.example.com",
+        "example.com",
+        "host1",
+        "host12",
+        "host",
+        "abc",
+        "axbyc",
+        "acb",
+        "[plain]:2222",
+        "[a.example.com]:2222",
+        "[one]:22",
+        "10.0.0.1",
+        "10.0.0.12",
+        "::1",
+        "[::1]:2222",
+        "x",
+    ];
+
+    #[test]
+    fn names_match_as_openssh_matches_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = key(directory.path(), "key", "ed25519");
+        let path = directory.path().join("known_hosts");
+        let lines: Vec<String> = CORPUS.iter().map(|patterns| format!("{patterns} {key}")).collect();
+        fs_err::write(&path, lines.join("\n") + "\n").unwrap();
+        let hashed = directory.path().join("hashed");
+        let names: Vec<String> = NAMES.iter().map(|name| format!("{} {key}", name.to_lowercase())).collect();
+        fs_err::write(&hashed, names.join("\n") + "\n").unwrap();
+        assert!(Command::new("ssh-keygen").args(["-q", "-H", "-f"]).arg(&hashed).output().unwrap().status.success());
+        assert!(fs_err::read_to_string(&hashed).unwrap().starts_with("|1|"));
+        let mut matched = 0;
+        for name in NAMES {
+            for path in [&path, &hashed] {
+                let ours = look_up(std::slice::from_ref(path), &name.to_lowercase()).unwrap();
+                let ours: Vec<usize> = ours.iter().map(|known| known.line).collect();
+                // ssh(1) looks hashed names up in lower case; ssh-keygen(1) leaves that to its user.
+                let asked = if path == &hashed { name.to_lowercase() } else { name.to_owned() };
+                assert_eq!(ours, found_by_openssh(path, &asked), "{name} in {}", path.display());
+                matched += ours.len();
+            }
+        }
+        assert!(matched > 100, "only {matched} matches were compared");
+    }
+
+    #[test]
+    fn lines_are_read_whatever_their_blanks_and_the_bad_ones_skipped() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = key(directory.path(), "key", "ed25519");
+        let tabs = key.replace(' ', "\t");
+        let text = format!(
+            "# plain {key}\n\n  plain   {key}\nplain\t{tabs}\t a comment # with more\nplain\nplain ssh-ed25519\n\
+             plain ssh-ed25519 AAAA\n@unknown plain {key}\nplain 1024 37 159\n@revoked\tplain\t{tabs}\nplain {key}\r\n\
+             |1|bad|hash {key}\n\u{e4} {key}"
+        );
+        let path = directory.path().join("known_hosts");
+        fs_err::write(&path, text).unwrap();
+        let found = look_up(&[path], "plain").unwrap();
+        let found: Vec<(usize, Meaning)> = found.iter().map(|known| (known.line, known.meaning)).collect();
+        assert_eq!(found, [(3, Meaning::Host), (4, Meaning::Host), (10, Meaning::Revoked), (11, Meaning::Host)]);
+    }
+
+    #[test]
+    fn a_missing_file_is_empty_and_one_in_another_encoding_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(look_up(&[directory.path().join("none")], "plain").unwrap().is_empty());
+        let key = key(directory.path(), "key", "ed25519");
+        let path = directory.path().join("latin");
+        fs_err::write(&path, [b"# gr\xfc\xdfe\n".as_slice(), format!("plain {key}\n").as_bytes()].concat()).unwrap();
+        assert_eq!(look_up(&[path], "plain").unwrap().len(), 1);
+        let error = look_up(&[directory.path().to_owned()], "plain").unwrap_err();
+        assert!(matches!(error, KnownHostsError::Read { .. }) && error.hint().is_some());
+    }
+
+    #[test]
+    fn added_keys_are_found_by_openssh() {
+        let directory = tempfile::tempdir().unwrap();
+        let public = PublicKey::from_openssh(&key(directory.path(), "key", "ed25519")).unwrap();
+        let path = directory.path().join("new/known_hosts");
+        add(&path, "plain", &public).unwrap();
+        fs_err::write(&path, fs_err::read_to_string(&path).unwrap().trim_end()).unwrap();
+        add(&path, "[plain]:2222", &public).unwrap();
+        assert_eq!(found_by_openssh(&path, "plain"), [1]);
+        assert_eq!(found_by_openssh(&path, "[plain]:2222"), [2]);
+        assert_eq!(fs_err::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_port_is_named_unless_it_is_the_usual_one() {
+        assert_eq!(host_pattern("Node-1", 22), "node-1");
+        assert_eq!(host_pattern("Node-1", 2222), "[node-1]:2222");
+    }
+}

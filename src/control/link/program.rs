@@ -142,6 +142,30 @@ mod tests {
         }
     }
 
+    /// Needs its own process: the environment of this one is shared by all tests.
+    #[test]
+    fn another_file_replaces_the_embedded_one() {
+        const INNER: &str = "OVS_CUISINE_TEST_INNER";
+        if env::var_os(INNER).is_some() {
+            assert_eq!(&HelperProgram::embedded().unwrap().content().unwrap()[..], b"other");
+            let error = launcher().unwrap_err();
+            assert!(matches!(error, ProgramError::Override { variable: "OVS_CUISINE_LAUNCH", .. }), "{error}");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let other = directory.path().join("other");
+        fs_err::write(&other, "other").unwrap();
+        let inner = std::process::Command::new(env::current_exe().unwrap())
+            .args(["--exact", "control::link::program::tests::another_file_replaces_the_embedded_one"])
+            .env(INNER, "1")
+            .env("OVS_CUISINE_HELPER", &other)
+            .env("OVS_CUISINE_LAUNCH", directory.path().join("missing"))
+            .output()
+            .unwrap();
+        assert!(inner.status.success(), "{}", String::from_utf8_lossy(&inner.stdout));
+        assert!(String::from_utf8_lossy(&inner.stdout).contains("1 passed"), "it did not run");
+    }
+
     #[test]
     fn other_programs_are_named_by_content() {
         let program = HelperProgram::from_content(b"#!/bin/sh\n".to_vec());

@@ -161,3 +161,59 @@ fn answers<'a>(output: &'a str, nonce: &'a str) -> impl Iterator<Item = (&'a str
         (its_nonce == nonce).then_some((word, rest))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_are_read_the_same_by_all_shells() {
+        let mut target = Target::new("node-1", "node-1", "admin");
+        target.sudo = true;
+        target.helper_dir = Some("/opt/with space".parse().unwrap());
+        let program = HelperProgram::from_content(b"x".to_vec());
+        for command in [
+            start(&target, program.id(), "nonce", true).unwrap(),
+            start(&target, program.id(), "nonce", false).unwrap(),
+            upload(&target, &program, 3, "nonce").unwrap(),
+        ] {
+            let script = command.strip_prefix("exec env LC_ALL=C sudo -n -- /bin/sh -c '").unwrap();
+            let script = script.strip_suffix('\'').unwrap();
+            assert!(!script.contains(['\'', '\\', '!', '\n']), "{script}");
+            let checked = std::process::Command::new("sh").args(["-n", "-c", script]).output().unwrap();
+            assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
+        }
+    }
+
+    #[test]
+    fn directories_that_a_shell_would_take_apart_are_refused() {
+        let mut target = Target::new("node-1", "node-1", "admin");
+        for directory in ["/a'b", "/a\"b", "/a\\b", "/a!b", "/a$b", "/a`b", "/a\nb"] {
+            target.helper_dir = Some(directory.parse().unwrap());
+            assert!(matches!(start(&target, "id", "nonce", true), Err(LinkErrorKind::NoPlace { .. })), "{directory}");
+        }
+    }
+
+    #[test]
+    fn only_answers_with_the_nonce_count() {
+        let output = "noise OVS-CUISINE-FOUND n1\nOVS-CUISINE-FOUND n2\nOVS-CUISINE-MISSING n2 1 x86_64 /a\n";
+        assert_eq!(verdict(output, "n1"), None);
+        assert_eq!(verdict("OVS-CUISINE-FOUND n1\nhello\n", "n1"), Some(Verdict::Found));
+        let missing = "welcome\nOVS-CUISINE-REFUSED n1 /b: it is full\n\nOVS-CUISINE-MISSING n1 2 x86_64 /a dir/x\n";
+        let wanted = Verdict::Missing { place: 2, directory: "/a dir/x".to_owned(), machine: "x86_64".to_owned() };
+        assert_eq!(verdict(missing, "n1"), Some(wanted));
+        let none = "OVS-CUISINE-REFUSED n1 /b: c: it is full\nOVS-CUISINE-NOPLACE n1\n";
+        let tried = vec![("/b: c".to_owned(), "it is full".to_owned())];
+        assert_eq!(verdict(none, "n1"), Some(Verdict::NoPlace { tried }));
+        assert_eq!(placed("x\nOVS-CUISINE-PLACED n1\n", "n1"), Some(Ok(())));
+        assert_eq!(placed("OVS-CUISINE-FAILED n1 3 of 4 bytes\n", "n1"), Some(Err("3 of 4 bytes".to_owned())));
+    }
+
+    #[test]
+    fn lies_of_a_host_are_not_followed() {
+        for place in ["0", "6", "-1", "99999999999999999999", "x"] {
+            assert_eq!(verdict(&format!("OVS-CUISINE-MISSING n1 {place} x86_64 /a\n"), "n1"), None);
+        }
+        assert_eq!(verdict("OVS-CUISINE-MISSING n1 1\n", "n1"), None);
+    }
+}

@@ -278,6 +278,7 @@ async fn the_agent_signs() {
             .output()
             .unwrap();
         assert!(inner.status.success(), "{}", String::from_utf8_lossy(&inner.stdout));
+        assert!(String::from_utf8_lossy(&inner.stdout).contains("1 passed"), "it did not run");
     }
 }
 
@@ -304,7 +305,7 @@ async fn thirty_at_once_pass_a_narrow_door() {
 
 fn behind(bastion: &Sshd, target: Target) -> Target {
     let mut hop = bastion.target();
-    hop.name = "bastion".to_owned();
+    "bastion".clone_into(&mut hop.name);
     Target { jump: vec![hop], ..target }
 }
 

@@ -6,7 +6,7 @@ use ovs_cuisine::control::link::{HostKeyProblem, HostKeys, Link, LinkErrorKind, 
 
 use super::{
     connect::fail,
-    sshd::{Options, Sshd, keygen, shared},
+    sshd::{INSIDE, Options, Sshd, keygen, shared},
 };
 
 fn listed(sshd: &Sshd, lines: &[String]) -> Target {
@@ -148,7 +148,7 @@ async fn an_unreadable_file_is_an_error_and_not_an_empty_one() {
 }
 
 /// Makes an authority, has it sign the host's key with these arguments, and has sshd show the certificate.
-fn certified(arguments: &[&str]) -> (Sshd, String, tempfile::TempDir) {
+fn certified(arguments: &[&str]) -> (Sshd, String) {
     let outer = tempfile::tempdir().unwrap();
     let authority = outer.path().join("authority");
     keygen(&authority, "ed25519", "");
@@ -162,16 +162,16 @@ fn certified(arguments: &[&str]) -> (Sshd, String, tempfile::TempDir) {
         .output()
         .unwrap();
     assert!(signed.status.success(), "{signed:?}");
-    let config = format!("HostKey {}\nHostCertificate {}\n", host.display(), shown.display());
-    let sshd = Sshd::with(&Options { config, host_keys: vec!["rsa"], ..Options::default() });
+    let config = format!("HostKey {INSIDE}/host\nHostCertificate {INSIDE}/host-cert.pub\n");
+    let files = vec![host, shown];
+    let sshd = Sshd::with(&Options { config, files, host_keys: vec!["rsa"], ..Options::default() });
     let authority = fs_err::read_to_string(authority.with_extension("pub")).unwrap();
-    // sshd reads its keys again for each connection, so the directory has to stay.
-    (sshd, format!("@cert-authority *,[*]:* {}", authority.trim()), outer)
+    (sshd, format!("@cert-authority *,[*]:* {}", authority.trim()))
 }
 
 #[tokio::test]
 async fn a_certificate_of_a_known_authority_is_good() {
-    let (sshd, authority, _keys) = certified(&["-h", "-n", "127.0.0.1"]);
+    let (sshd, authority) = certified(&["-h", "-n", "127.0.0.1"]);
     Link::connect(shared(listed(&sshd, &[authority]))).await.unwrap();
 }
 
@@ -184,7 +184,7 @@ async fn certificates_that_are_not_for_this_host_are_refused() {
     ];
     for (arguments, why) in cases {
         // sshd itself refuses to show a user's certificate, so the host is unknown then.
-        let (sshd, authority, _keys) = certified(arguments);
+        let (sshd, authority) = certified(arguments);
         let (problem, _) = problem(listed(&sshd, &[authority])).await;
         match problem {
             HostKeyProblem::Certificate { why: said, .. } => assert!(said.contains(why), "{said}"),
@@ -196,14 +196,14 @@ async fn certificates_that_are_not_for_this_host_are_refused() {
 
 #[tokio::test]
 async fn without_an_authority_the_plain_key_is_asked_for() {
-    let (sshd, _, _keys) = certified(&["-h", "-n", "127.0.0.1"]);
+    let (sshd, _) = certified(&["-h", "-n", "127.0.0.1"]);
     let lines = [format!("{} {}", name(&sshd), sshd.host_key("rsa"))];
     Link::connect(shared(listed(&sshd, &lines))).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_revoked_authority_certifies_nothing() {
-    let (sshd, authority, _keys) = certified(&["-h", "-n", "127.0.0.1"]);
+    let (sshd, authority) = certified(&["-h", "-n", "127.0.0.1"]);
     let revoked = authority.replacen("@cert-authority", "@revoked", 1);
     let (problem, _) = problem(listed(&sshd, &[authority, revoked])).await;
     assert!(matches!(problem, HostKeyProblem::Revoked { .. }), "{problem}");

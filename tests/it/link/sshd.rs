@@ -16,6 +16,9 @@ use std::{
 use ovs_cuisine::control::link::{HostKeys, Identity, Target};
 use tempfile::TempDir;
 
+/// Where sshd sees its directory: `/tmp` is its own.
+pub(super) const INSIDE: &str = "/run/it";
+
 /// A user of the sshd besides root.
 pub(super) struct User {
     pub(super) name: &'static str,
@@ -32,6 +35,8 @@ pub(super) struct Options {
     pub(super) users: Vec<User>,
     /// Shell lines run in the namespaces, as root, before sshd begins.
     pub(super) before: String,
+    /// Files to copy into sshd's directory.
+    pub(super) files: Vec<PathBuf>,
     /// Content of the users' shell start files.
     pub(super) noise: String,
     /// Content of `/etc/sudoers`.
@@ -124,7 +129,7 @@ impl Sshd {
         Target { user: user.to_owned(), ..self.target() }
     }
 
-    /// A known_hosts file with these lines.
+    /// A `known_hosts` file with these lines.
     pub(super) fn known_hosts(&self, lines: &[String]) -> PathBuf {
         let path = self.path().join("known_hosts");
         fs_err::write(&path, lines.join("\n") + "\n").unwrap();
@@ -189,14 +194,13 @@ fn write_configuration(path: &Path, port: u16, options: &Options) {
     let mut config = format!(
         "Port {port}\nListenAddress 127.0.0.1\nPidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\n\
          PasswordAuthentication no\nKbdInteractiveAuthentication no\nUseDNS no\nLogLevel VERBOSE\nPrintMotd no\n\
-         AuthorizedKeysFile {}/authorized_keys\n",
-        path.display()
+         AuthorizedKeysFile {INSIDE}/authorized_keys\n"
     );
     let kinds = if options.host_keys.is_empty() { vec!["ed25519"] } else { options.host_keys.clone() };
     for kind in kinds {
         let file = path.join(format!("host_{kind}"));
         keygen(&file, kind, "");
-        writeln!(config, "HostKey {}", file.display()).unwrap();
+        writeln!(config, "HostKey {INSIDE}/host_{kind}").unwrap();
     }
     fs_err::write(path.join("sshd_config"), config + &options.config).unwrap();
     let mut passwd = "root:x:0:0:root:/root:/bin/bash\nsshd:x:105:65534::/run/sshd:/usr/sbin/nologin\n".to_owned();
@@ -204,6 +208,9 @@ fn write_configuration(path: &Path, port: u16, options: &Options) {
         writeln!(passwd, "{0}:*:{id}:{id}::/home/{0}:{1}", user.name, user.shell).unwrap();
     }
     fs_err::write(path.join("passwd"), passwd).unwrap();
+    for file in &options.files {
+        fs_err::copy(file, path.join(file.file_name().unwrap())).unwrap();
+    }
     fs_err::write(path.join("sudoers"), &options.sudoers).unwrap();
     fs_err::set_permissions(path.join("sudoers"), std::fs::Permissions::from_mode(0o440)).unwrap();
 }
@@ -213,9 +220,13 @@ fn namespace_script(path: &Path, options: &Options) -> String {
     let mut script = format!(
         "mount -t proc proc /proc\n\
          for d in /home /root /run /var/lib /var/tmp /dev/shm; do mount -t tmpfs tmpfs $d; done\n\
-         chmod 1777 /var/tmp /dev/shm\nmkdir -p /run/sshd\nchmod 755 /run/sshd\n\
-         mount --bind {path}/passwd /etc/passwd\n\
-         if [ -e /etc/sudoers ]; then mount --bind {path}/sudoers /etc/sudoers; fi\n"
+         mkdir -m 755 /run/sshd {INSIDE}\n\
+         mount --bind {path} {INSIDE}\n\
+         mount -t tmpfs tmpfs /tmp\n\
+         chmod 1777 /tmp /var/tmp /dev/shm\n\
+         mount --bind {INSIDE}/passwd /etc/passwd\n\
+         if [ -e /etc/sudoers ]; then mount --bind {INSIDE}/sudoers /etc/sudoers; fi\n\
+         cd /\n"
     );
     for (user, id) in options.users.iter().zip(4001..) {
         let home = format!("/home/{}", user.name);
@@ -229,7 +240,7 @@ fn namespace_script(path: &Path, options: &Options) -> String {
     }
     write!(
         script,
-        "{}\nexec $(command -v sshd || echo /usr/sbin/sshd) -D -f {path}/sshd_config -E {path}/log",
+        "{}\nexec $(command -v sshd || echo /usr/sbin/sshd) -D -f {INSIDE}/sshd_config -E {INSIDE}/log",
         options.before
     )
     .unwrap();

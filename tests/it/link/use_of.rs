@@ -54,6 +54,31 @@ async fn much_output_arrives_whole() {
 }
 
 #[tokio::test]
+async fn new_keys_in_mid_stream_lose_nothing() {
+    let sshd = Sshd::with(&Options { config: "RekeyLimit 4M 1\n".to_owned(), ..Options::default() });
+    let link = Link::connect(shared(sshd.target())).await.unwrap();
+    let (mut screen, streams) = screen(None);
+    let echo = tokio::spawn(async move { link.shell_with(Some("cat"), streams).await });
+    let (sent, input) = (64, screen.input);
+    let piece = Bytes::from((0..1 << 20).map(|number: u32| number.to_le_bytes()[1]).collect::<Vec<u8>>());
+    let sending = {
+        let piece = piece.clone();
+        tokio::spawn(async move {
+            for _ in 0..sent {
+                input.send(piece.clone()).await.unwrap();
+            }
+        })
+    };
+    for number in 0..sent {
+        let mut back = vec![0; piece.len()];
+        screen.output.read_exact(&mut back).await.unwrap();
+        assert!(back == piece, "piece {number} differs");
+    }
+    sending.await.unwrap();
+    assert_eq!(echo.await.unwrap().unwrap(), 0);
+}
+
+#[tokio::test]
 async fn a_lost_connection_has_no_status() {
     let sshd = Sshd::start();
     let link = Link::connect(shared(sshd.target())).await.unwrap();
@@ -127,7 +152,7 @@ async fn an_unread_tunnel_does_not_stop_commands() {
     let port = listener.local_addr().unwrap().port();
     let flood = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        while stream.write_all(&[0; 65536]).await.is_ok() {}
+        while stream.write_all(&[0; 4096]).await.is_ok() {}
     });
     let link = Link::connect(shared(sshd.target())).await.unwrap();
     let _unread = link.tunnel("127.0.0.1", port).await.unwrap();
