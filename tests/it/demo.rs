@@ -52,7 +52,8 @@ fn wait_for_page(address: &str, port: u16, needle: &str) -> String {
 
 fn titles(events: &[Value], outcomes: &[&str]) -> Vec<String> {
     let steps = events.iter().filter(|event| event["event"] == "step");
-    let hit = steps.filter(|event| outcomes.iter().any(|outcome| event.to_string().contains(&format!("\"{outcome}\""))));
+    let hit =
+        steps.filter(|event| outcomes.iter().any(|outcome| event.to_string().contains(&format!("\"{outcome}\""))));
     hit.map(|event| format!("{}: {}", event["host"].as_str().unwrap(), event["title"].as_str().unwrap())).collect()
 }
 
@@ -123,7 +124,8 @@ fn etcdctl(lab: &TestLab, user: &str, password: &str, words: &str) -> std::proce
 /// A generated password, as the key ring keeps it.
 fn password(lab: &TestLab, name: &str) -> String {
     let keys = fs_err::read_dir(lab.path("keys")).unwrap().next().unwrap().unwrap().path();
-    let found = std::process::Command::new("grep").args(["-rh", ""]).arg(keys.join("passwords").join(name)).output().unwrap();
+    let found =
+        std::process::Command::new("grep").args(["-rh", ""]).arg(keys.join("passwords").join(name)).output().unwrap();
     let text = String::from_utf8(found.stdout).unwrap();
     assert!(text.trim().len() >= 32, "no password `{name}`");
     text.trim().to_owned()

@@ -25,7 +25,11 @@ pub(super) fn inventory(args: args::Inventory) -> Result<Exit, Failure> {
         }
         args::Inventory::Show { inventory, json } => {
             let lab = Lab::load(&inventory)?;
-            output::result(&if json { format!("{}\n", lab.inventory.to_json()) } else { format!("{}\n", lab.inventory.show().trim_end()) })?;
+            output::result(&if json {
+                format!("{}\n", lab.inventory.to_json())
+            } else {
+                format!("{}\n", lab.inventory.show().trim_end())
+            })?;
         }
     }
     Ok(Exit::Done)

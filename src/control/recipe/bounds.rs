@@ -19,6 +19,9 @@ pub(super) const MAX_SOURCE: u64 = 1 << 20;
 /// Longest list that `range()` may stand for: `sorted(range(2000000000))` would ask for all memory at once.
 pub(super) const MAX_RANGE: i64 = 1_000_000;
 
+/// Longest text or list that `*` may make: `[0] * 2000000000` would, too.
+pub(super) const MAX_REPEATED: i64 = 1_000_000;
+
 /// Bounds of one evaluation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {

@@ -98,7 +98,9 @@ impl<'l> Compiler<'l> {
             return Err(error);
         }
         // Type checking consumes the syntax tree; parsing again takes microseconds.
-        let ast = parse(text)?;
+        let mut ast = parse(text)?;
+        // After type checking, which knows the operator better than the function.
+        ast.replace_binary_operators(&HashMap::from([("*".to_owned(), "repeated_times".to_owned())]));
         let (module, params) = self.run(ast, &loaded, text)?;
         Ok(Compiled { module, params, interface })
     }

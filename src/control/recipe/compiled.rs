@@ -10,7 +10,7 @@ use starlark::{
     docs::{DocItem, DocMember, DocString},
     environment::{FrozenModule, Module},
     eval::Evaluator,
-    values::{UnpackValue, Value, any::StarlarkAny, dict::DictRef, list::UnpackList},
+    values::{Value, any::StarlarkAny},
 };
 
 use super::{
@@ -22,8 +22,8 @@ use super::{
     error::Fault,
     files::{Roots, Texts},
     params, reference,
+    returned::{config_values, store_spec},
     session::{Outside, Phase, Recorded, Session, Stage, serve},
-    veil::Lifted,
 };
 use crate::{
     control::inventory::Component,
@@ -336,75 +336,4 @@ fn documentation(module: &FrozenModule) -> String {
 #[expect(clippy::unnecessary_wraps, reason = "has the shape of the other extractors")]
 fn nothing(_value: Value<'_>, _session: &Session) -> Result<(), Fault> {
     Ok(())
-}
-
-fn config_values(value: Value<'_>, session: &Session) -> Result<IndexMap<String, ConfigValue>, Fault> {
-    let Some(keys) = DictRef::from_value(value) else {
-        return Err(Fault::evaluation(format!(
-            "it returns a {}, not a dictionary of keys and texts",
-            value.get_type()
-        )));
-    };
-    let mut values = IndexMap::new();
-    for (key, value) in keys.iter() {
-        let Some(key) = key.unpack_str() else {
-            return Err(Fault::evaluation("a key is not a text"));
-        };
-        session.whole_key("config", key)?;
-        let Some(text) = value.unpack_str() else {
-            return Err(Fault::evaluation(format!("the value of `{key}` is a {}, not a text", value.get_type()))
-                .hint("make it a text: json.encode(value), ini(value) or str(value)"));
-        };
-        let value = match session.text(text)? {
-            Lifted::Plain(text) => ConfigValue { bytes: text.into_bytes(), secret: false },
-            Lifted::Secret(text) => ConfigValue { bytes: text.expose().clone().into_bytes(), secret: true },
-        };
-        values.insert(key.to_owned(), value);
-    }
-    Ok(values)
-}
-
-fn store_spec(value: Value<'_>, session: &Session) -> Result<StoreSpec, Fault> {
-    let Some(fields) = DictRef::from_value(value) else {
-        return Err(Fault::evaluation(format!("it returns a {}, not a dictionary", value.get_type())));
-    };
-    let known = ["endpoints", "user", "password", "ca"];
-    if let Some((name, _)) = fields.iter().find(|(name, _)| !known.iter().any(|known| name.unpack_str() == Some(known)))
-    {
-        return Err(Fault::evaluation(format!("{} is not one of {}", name.to_str(), known.join(", "))));
-    }
-    let text = |name: &str| match fields.get_str(name) {
-        Some(value) => value.unpack_str().ok_or_else(|| Fault::evaluation(format!("`{name}` is not a text"))),
-        None => Err(Fault::evaluation(format!("`{name}` is missing"))),
-    };
-    let endpoints =
-        fields.get_str("endpoints").and_then(|value| UnpackList::<&str>::unpack_value(value).ok().flatten());
-    let endpoints = endpoints.ok_or_else(|| Fault::evaluation("`endpoints` is not a list of texts"))?;
-    let endpoints = endpoints
-        .items
-        .iter()
-        .map(|text| endpoint(&session.plain("endpoints", text)?))
-        .collect::<Result<Vec<_>, _>>()?;
-    if endpoints.is_empty() {
-        return Err(Fault::evaluation("`endpoints` is empty"));
-    }
-    let password = session.text(text("password")?)?.into_secret();
-    if password.expose().is_empty() {
-        return Err(Fault::evaluation("`password` is empty"));
-    }
-    let ca = match fields.get_str("ca") {
-        Some(value) if !value.is_none() => Some(session.plain("ca", text("ca")?)?),
-        _ => None,
-    };
-    Ok(StoreSpec { endpoints, user: session.account("user", text("user")?)?, password, ca })
-}
-
-/// `host:port`.
-fn endpoint(text: &str) -> Result<String, Fault> {
-    let port =
-        text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
-    match port {
-        Some(port) if port > 0 && !text.contains(['/', ' ']) => Ok(text.to_owned()),
-        _ => Err(Fault::evaluation(format!("`{text}` in `endpoints` is not `host:port`"))),
-    }
 }

@@ -169,6 +169,9 @@ impl fmt::Display for RecipeError {
         }
         for other in &self.0.others {
             write!(f, "\n\n{other}")?;
+            if let Some(hint) = &other.0.hint {
+                write!(f, "\nhint: {hint}")?;
+            }
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ mod library;
 mod nesting;
 mod params;
 mod reference;
+mod returned;
 mod scene;
 mod session;
 mod template;

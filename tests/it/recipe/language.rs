@@ -302,6 +302,10 @@ fn texts() {
         ("str(json.decode('{\"b\": [1, null]}'))", "{\"b\": [1, None]}"),
         ("template('t.j2', {'name': 'x', 'list': [1, 2]})", "x: 1 2 \nincluded\n"),
         ("str(list(range(5, 0, -2)))", "[5, 3, 1]"),
+        (
+            "str([2 * 3, 'ab' * 2, 2 * [1], 1.5 * 2, [x * 2 for x in [1]], (lambda x: x * 3)(2), -1 * 'x'])",
+            "[6, \"abab\", [1, 1], 3.0, [2], 6, \"\"]",
+        ),
         ("f'{ctx.component}'", "web"),
     ] {
         // f-strings know plain names only.

@@ -14,8 +14,16 @@ fn runaway_recursion_ends() {
     assert!(error.frames().len() <= 10 && error.to_string().contains("more calls"), "{error}");
 }
 
+/// The most memory that this process ever had, in MiB.
+fn most_memory() -> u64 {
+    let status = fs_err::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+}
+
 #[test]
 fn growth_without_end_ends() {
+    let before = most_memory();
     for (body, line) in [
         ("x = 'x' * 1000\nfor i in range(60):\n    x = x + x", 4),
         ("x = [1]\nfor i in range(60):\n    x += x", 4),
@@ -25,6 +33,14 @@ fn growth_without_end_ends() {
         assert_eq!(error.kind(), RecipeErrorKind::Limit, "{error}");
         assert!((3..=line).contains(&error.source().unwrap().line), "{error}");
         assert!(error.message().contains("`deploy` made values of more than 64 MiB"), "{error}");
+    }
+    // Other tests of this process may grow meanwhile; without bounds it would be terabytes.
+    let grown = most_memory() - before;
+    assert!(grown < 2048, "grew by {grown} MiB");
+    for body in ["x = 'x' * 2000000000", "x = [0] * 2000000000", "x = 2000000000 * (0, 1)"] {
+        let error = deploying(body).deploy().unwrap_err();
+        assert_eq!((error.kind(), error.source().unwrap().line), (RecipeErrorKind::Limit, 2), "{error}");
+        assert!(error.message().contains("1000000 is the most"), "{error}");
     }
     let error = deploying("sorted(range(2000000000))").deploy().unwrap_err();
     assert_eq!((error.kind(), error.source().unwrap().line), (RecipeErrorKind::Limit, 2), "{error}");

@@ -8,7 +8,13 @@ use starlark::{
 };
 
 use super::session;
-use crate::control::recipe::{bounds::MAX_RANGE, error::Fault, session::Session, template};
+use crate::control::recipe::{
+    RecipeErrorKind,
+    bounds::{MAX_RANGE, MAX_REPEATED},
+    error::Fault,
+    session::Session,
+    template,
+};
 
 #[starlark_module]
 pub(super) fn functions(builder: &mut GlobalsBuilder) {
@@ -97,12 +103,26 @@ pub(super) fn replaced(builder: &mut GlobalsBuilder) {
         let length = (i64::from(stop) - i64::from(start)) / i64::from(step.get());
         if length > MAX_RANGE {
             return Err(Fault::new(
-                crate::control::recipe::RecipeErrorKind::Limit,
+                RecipeErrorKind::Limit,
                 format!("asked range() for {length} numbers; {MAX_RANGE} is the most"),
             )
             .into());
         }
         Ok(Range::new(start, stop, step))
+    }
+
+    /// What `a * b` becomes when a file is compiled: a text or list is not repeated beyond all memory.
+    fn repeated_times<'v>(a: Value<'v>, b: Value<'v>, heap: Heap<'v>) -> starlark::Result<Value<'v>> {
+        let long = |text: Value<'v>| text.length().ok().map(i64::from);
+        let repeats =
+            a.unpack_i32().map(|times| (times, long(b))).or_else(|| b.unpack_i32().map(|times| (times, long(a))));
+        if let Some((times, Some(length))) = repeats
+            && i64::from(times).saturating_mul(length) > MAX_REPEATED
+        {
+            let message = format!("asked for {length} values or letters {times} times; {MAX_REPEATED} is the most");
+            return Err(Fault::new(RecipeErrorKind::Limit, message).into());
+        }
+        a.mul(b, heap)
     }
 }
 
