@@ -170,5 +170,5 @@ fn failure(place: String, user: String, key: &str, error: Error) -> Failure {
             return Failure::Refused { place, user };
         }
     }
-    Failure::Unreachable { place, source: Box::new(error) }
+    Failure::Unreachable { place, source: error.into() }
 }

@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use super::cause::Cause;
 use crate::plan::{EtcdLinkError, HostPath};
 
 /// Why a launch failed. No variant holds a password or a value.
@@ -46,7 +47,7 @@ pub(super) enum Failure {
         place: String,
         /// Why not, innermost cause.
         #[source]
-        source: Box<etcd_client::Error>,
+        source: Cause,
     },
     /// etcd does not take our login.
     #[error("etcd at {place} refuses the login of `{user}`")]

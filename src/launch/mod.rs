@@ -5,6 +5,7 @@
 
 mod account;
 mod arguments;
+mod cause;
 mod change;
 mod etcd;
 mod failure;

@@ -1,5 +1,6 @@
 //! The configuration store against a real etcd: logins, comparison, guarded writes, losses.
 
+mod recipe;
 pub(crate) mod server;
 
 use std::{collections::BTreeMap, io::ErrorKind, time::Duration};
@@ -96,6 +97,8 @@ async fn a_wrong_password_is_told_from_nobody_there() {
     let error = Store::open(etcd.access("root-pw"), dial(), &lab()).await.err().unwrap();
     assert!(error.is_unreachable(), "{error}");
     assert!(error.to_string().contains(&format!("localhost:{}", etcd.port)));
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.starts_with("Connection refused"), "{cause}");
 }
 
 #[tokio::test]

@@ -226,14 +226,14 @@ impl Connection {
     pub(super) fn explain(&self, what: &str, error: Error) -> ConfigError {
         let endpoints = self.access.endpoints_text();
         match Meaning::of(&error) {
-            Meaning::Tls => ConfigError::Tls { endpoints, source: Box::new(error) },
-            Meaning::Unavailable => ConfigError::Unreachable { endpoints, source: Box::new(error) },
+            Meaning::Tls => ConfigError::Tls { endpoints, source: error.into() },
+            Meaning::Unavailable => ConfigError::Unreachable { endpoints, source: error.into() },
             Meaning::LoginRefused | Meaning::StaleToken => {
                 ConfigError::LoginRefused { endpoints, user: self.access.user.clone() }
             }
             Meaning::AuthOff => ConfigError::AuthOff { endpoints },
             Meaning::Denied => ConfigError::Denied { user: self.access.user.clone(), what: what.to_owned() },
-            _ => ConfigError::Etcd { what: what.to_owned(), source: Box::new(error) },
+            _ => ConfigError::Etcd { what: what.to_owned(), source: error.into() },
         }
     }
 }

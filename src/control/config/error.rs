@@ -1,5 +1,6 @@
 //! What can go wrong with etcd, told apart by what a person would do about it.
 
+use super::cause::Cause;
 use crate::plan::ComponentName;
 
 /// Why something about etcd failed. No variant holds a password or a value.
@@ -12,7 +13,7 @@ pub enum ConfigError {
         endpoints: String,
         /// The last failure.
         #[source]
-        source: Box<etcd_client::Error>,
+        source: Cause,
     },
     /// User or password is wrong.
     #[error("etcd at {endpoints} refuses the login of `{user}`")]
@@ -86,7 +87,7 @@ pub enum ConfigError {
         endpoints: String,
         /// What is wrong.
         #[source]
-        source: Box<etcd_client::Error>,
+        source: Cause,
     },
     /// One of our own records in etcd is not readable: damaged, or written by a later version.
     #[error("cannot read our record `{key}` in etcd")]
@@ -104,7 +105,7 @@ pub enum ConfigError {
         what: String,
         /// The answer.
         #[source]
-        source: Box<etcd_client::Error>,
+        source: Cause,
     },
 }
 

@@ -6,6 +6,7 @@
 mod access;
 mod apply;
 mod auth;
+mod cause;
 mod compare;
 mod connection;
 mod error;
@@ -17,6 +18,7 @@ mod store;
 pub use access::{BoxFuture, Dial, StoreAccess, Stream, render_etcd_link};
 pub use apply::Applied;
 pub use auth::{AuthChange, LoginMode};
+pub use cause::Cause;
 pub use compare::{Comparison, KeyChange, Value, Wish};
 pub use error::ConfigError;
 pub use journal::{JournalChange, JournalEntry};

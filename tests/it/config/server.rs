@@ -188,7 +188,7 @@ fn is_healthy(port: u16) -> bool {
     ask().is_ok_and(|answer| answer.contains("\"true\""))
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
