@@ -53,6 +53,46 @@ fn a_missing_destination_is_made_with_its_parents_and_reported_truly() {
 }
 
 #[test]
+fn times_are_those_of_the_source_also_of_directories_in_which_names_change() {
+    let world = World::new();
+    world.write("dir/sub/file", "x");
+    world.write("dir/goes", "x");
+    link(&world.src().join("dir/link"), "goes");
+    let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
+    let set = |path: &str| fs_err::File::open(world.src().join(path)).unwrap().file().set_modified(old).unwrap();
+    ["dir/sub/file", "dir/sub", "dir"].map(set);
+    let times = |root: &std::path::Path| {
+        ["dir", "dir/sub", "dir/sub/file", "dir/link"].map(|path| {
+            let meta = fs_err::symlink_metadata(root.join(path)).unwrap();
+            (path, meta.mtime(), meta.mtime_nsec())
+        })
+    };
+    world.sync_well();
+    assert_eq!(times(&world.dst()), times(&world.src()));
+    world.write("dir/sub/new", "y");
+    fs_err::remove_file(world.src().join("dir/goes")).unwrap();
+    ["dir/sub", "dir"].map(set);
+    world.sync_well();
+    assert_eq!(times(&world.dst()), times(&world.src()));
+    assert_eq!(times(&world.dst())[1].1, 1_000_000_000);
+}
+
+#[test]
+fn a_file_with_another_name_elsewhere_is_not_taken_over() {
+    let world = World::new();
+    world.write("old", noise(8, 100_000));
+    world.sync_well();
+    let outside = world.path().join("outside");
+    fs_err::hard_link(world.dst().join("old"), &outside).unwrap();
+    fs_err::rename(world.src().join("old"), world.src().join("new")).unwrap();
+    let supplier = world.sync_well();
+    assert_eq!(supplier.wants(), 1, "it is copied, not fetched");
+    let inode = |path: &std::path::Path| fs_err::metadata(path).unwrap().ino();
+    assert_ne!(inode(&world.dst().join("new")), inode(&outside));
+    world.assert_equal();
+}
+
+#[test]
 fn the_mode_of_an_existing_destination_is_its_own() {
     let world = World::new();
     world.write("file", "x");
@@ -236,12 +276,12 @@ fn planted_links_lead_nowhere() {
 fn a_directory_swapped_for_a_link_while_content_travels_leads_nowhere() {
     let world = World::new();
     let outside = world.path().join("outside");
-    write(&outside.join("victim"), "untouched");
+    write(&outside.join("deep/victim"), "untouched");
     world.write("a", noise(6, 500_000));
-    world.write("sub/victim", "old");
+    world.write("sub/deep/victim", "old");
     world.sync_well();
     world.write("a", noise(7, 500_000));
-    world.write("sub/victim", "new");
+    world.write("sub/deep/victim", "new");
     let source = world.scan();
     let mut supplier = Loopback::new(&source);
     let change = world.compare(&source, &mut supplier, true).unwrap().unwrap();
@@ -256,9 +296,9 @@ fn a_directory_swapped_for_a_link_while_content_travels_leads_nowhere() {
         Ok(())
     }));
     let failure = change.apply(&mut supplier).unwrap_err();
-    assert!(failure.message.contains("sub/victim"), "{failure}");
-    assert_eq!(look(&outside).len(), 1);
-    assert_eq!(fs_err::read_to_string(outside.join("victim")).unwrap(), "untouched");
+    assert!(failure.message.contains("sub/deep/victim"), "{failure}");
+    assert_eq!(look(&outside).len(), 2);
+    assert_eq!(fs_err::read_to_string(outside.join("deep/victim")).unwrap(), "untouched");
     world.sync_well();
     world.assert_equal();
 }
