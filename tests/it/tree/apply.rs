@@ -60,7 +60,7 @@ fn times_are_those_of_the_source_also_of_directories_in_which_names_change() {
     link(&world.src().join("dir/link"), "goes");
     let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
     let set = |path: &str| fs_err::File::open(world.src().join(path)).unwrap().file().set_modified(old).unwrap();
-    ["dir/sub/file", "dir/sub", "dir"].map(set);
+    ["dir/sub/file", "dir/sub", "dir"].into_iter().for_each(set);
     let times = |root: &std::path::Path| {
         ["dir", "dir/sub", "dir/sub/file", "dir/link"].map(|path| {
             let meta = fs_err::symlink_metadata(root.join(path)).unwrap();
@@ -71,7 +71,7 @@ fn times_are_those_of_the_source_also_of_directories_in_which_names_change() {
     assert_eq!(times(&world.dst()), times(&world.src()));
     world.write("dir/sub/new", "y");
     fs_err::remove_file(world.src().join("dir/goes")).unwrap();
-    ["dir/sub", "dir"].map(set);
+    ["dir/sub", "dir"].into_iter().for_each(set);
     world.sync_well();
     assert_eq!(times(&world.dst()), times(&world.src()));
     assert_eq!(times(&world.dst())[1].1, 1_000_000_000);
