@@ -261,6 +261,16 @@ fn find_host_key(lab: &TestLab, host: &str) -> std::path::PathBuf {
 }
 
 #[test]
+fn a_container_that_never_lets_us_in_is_removed_with_its_last_words() {
+    let silent = "container = { command = [\"/bin/sh\", \"-c\", \"echo no sshd here; exec sleep 1000\"] }";
+    let lab = TestLab::new(&ONE_HOST.replace("container = {}", silent));
+    lab.recipe("files", FILES);
+    let run = lab.expect(30, &["up", "LAB"]);
+    assert!(run.stderr.contains("no sshd here"), "{run:?}");
+    assert!(docker(&["inspect", &lab.container("one")]).status.code() != Some(0), "the container was left behind");
+}
+
+#[test]
 fn a_refused_login_names_the_user_and_the_keys() {
     let lab = TestLab::new(ONE_HOST);
     lab.recipe("files", FILES);

@@ -12,12 +12,12 @@ use super::{
 };
 use crate::{
     control::{
+        drive::Mode,
         event::RunKind,
         inventory::{Component, FailurePolicy, ParamValue, RecipeRef},
         recipe::Recipe,
     },
     plan::{ComponentName, HostName, Source},
-    wire::Mode,
 };
 
 pub(super) async fn run_recipe(args: args::Run, verbose: u8) -> Result<Exit, Failure> {

@@ -6,9 +6,9 @@ use super::{
     output::style,
     run::{Lab, run},
 };
-use crate::{
-    control::event::{RunKind, Status, Summary},
-    wire::Mode,
+use crate::control::{
+    drive::Mode,
+    event::{RunKind, Status, Summary},
 };
 
 pub(super) async fn deploy(args: args::Deploy, verbose: u8) -> Result<Exit, Failure> {

@@ -14,13 +14,10 @@ use super::{
     output::{self, style},
     run::{Lab, run, show_events},
 };
-use crate::{
-    control::{
-        drive::{self, Down, Events, Fleet},
-        event::{RunEvent, RunKind, Summary},
-        inventory::Access,
-    },
-    wire::Mode,
+use crate::control::{
+    drive::{self, Down, Events, Fleet, Mode},
+    event::{RunEvent, RunKind, Summary},
+    inventory::Access,
 };
 
 pub(super) async fn up(args: args::Up, verbose: u8) -> Result<Exit, Failure> {

@@ -11,14 +11,13 @@ use super::{
 };
 use crate::{
     control::{
-        drive::{self, Events, Request},
+        drive::{self, Events, Mode, Request},
         event::{RunEvent, RunKind, Summary},
         inventory::{Component, Inventory},
         recipe::Library,
         report::{self, ReportStyle},
     },
     plan::HostName,
-    wire::Mode,
 };
 
 /// An inventory and its recipes.

@@ -136,7 +136,9 @@ pub async fn down(fleet: &Fleet, inventory: &Inventory, down: &Down, events: &Ev
             let (action, why) = (event.action, "not wanted any more".to_owned());
             events.hint(RunEvent::Container { host, action, why, done: true, millis: 0 });
         }
-        None => events.hint(RunEvent::Warning { host: None, text: format!("removed {}", event.name) }),
+        None => {
+            events.hint(RunEvent::Warning { host: None, text: format!("volume or network {} removed", event.name) })
+        }
     };
     engine.down(&inventory.lab.name, down.hosts.as_deref(), down.volumes, on_event).await?;
     Ok(removed.into_inner())

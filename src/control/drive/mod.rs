@@ -23,3 +23,5 @@ pub use run::{Request, run};
 pub use session::{HostSession, PlanEnd};
 pub use store::{StoreHandle, read_only_store};
 pub use target::{open_keyring, target_of};
+
+pub use crate::wire::Mode;
