@@ -83,22 +83,6 @@ impl Accounts {
         self.group(&Principal::Id(gid)).ok().flatten().map_or_else(|| gid.to_string(), |group| group.name)
     }
 
-    /// Who a command of this user runs as, with the supplementary groups.
-    pub(crate) fn identity(&self, user: &User) -> Result<Identity, OpFailure> {
-        let groups = self.local_groups()?;
-        let mut gids: Vec<u32> =
-            groups.iter().filter(|group| group.members.contains(&user.name)).map(|group| group.gid).collect();
-        gids.push(user.gid);
-        gids.sort_unstable();
-        gids.dedup();
-        Ok(Identity { uid: user.uid, gid: user.gid, groups: gids })
-    }
-
-    /// All groups of `/etc/group`.
-    pub(crate) fn local_groups(&self) -> Result<Vec<Group>, OpFailure> {
-        Ok(read_lines("/etc/group").or_fail("read", "/etc/group")?.lines().filter_map(group_of).collect())
-    }
-
     fn find<T>(&self, database: &str, key: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, OpFailure> {
         let path = format!("/etc/{database}");
         let local = read_lines(&path).or_fail("read", &path)?;
@@ -115,6 +99,22 @@ impl Accounts {
             _ => Ok(None),
         }
     }
+}
+
+/// Who a command of this user runs as, with the supplementary groups.
+pub(crate) fn identity_of(user: &User) -> Result<Identity, OpFailure> {
+    let groups = local_groups()?;
+    let mut gids: Vec<u32> =
+        groups.iter().filter(|group| group.members.contains(&user.name)).map(|group| group.gid).collect();
+    gids.push(user.gid);
+    gids.sort_unstable();
+    gids.dedup();
+    Ok(Identity { uid: user.uid, gid: user.gid, groups: gids })
+}
+
+/// All groups of `/etc/group`.
+pub(crate) fn local_groups() -> Result<Vec<Group>, OpFailure> {
+    Ok(read_lines("/etc/group").or_fail("read", "/etc/group")?.lines().filter_map(group_of).collect())
 }
 
 /// A missing database is an empty one: a container may do without.

@@ -18,9 +18,9 @@ const MAX_TEXT: u64 = 1024 * 1024;
 /// Answers one question.
 pub(crate) fn answer(question: &Question, accounts: &Accounts, stop: &Stop) -> Answer {
     let answered = match question {
-        Question::Exists(path) => look(path, |path| std::fs::metadata(path).map(|_| true)),
-        Question::IsFile(path) => look(path, |path| std::fs::metadata(path).map(|found| found.is_file())),
-        Question::IsDir(path) => look(path, |path| std::fs::metadata(path).map(|found| found.is_dir())),
+        Question::Exists(path) => look(path, |path| fs_err::metadata(path).map(|_| true)),
+        Question::IsFile(path) => look(path, |path| fs_err::metadata(path).map(|found| found.is_file())),
+        Question::IsDir(path) => look(path, |path| fs_err::metadata(path).map(|found| found.is_dir())),
         Question::IsLink(path) => look(path, |path| std::fs::symlink_metadata(path).map(|found| found.is_symlink())),
         Question::Read(path) => text_of(path),
         Question::CommandExists(name) => Ok(Answer::Flag(find_program(name).is_some())),
@@ -85,9 +85,9 @@ fn output_of(command: &str, timeout_ms: u64, stop: &Stop) -> Result<Answer, OpFa
 mod tests {
     use super::*;
 
-    fn ask(question: Question) -> Answer {
+    fn ask(question: &Question) -> Answer {
         let stop = Stop::default();
-        answer(&question, &Accounts::new(stop.clone()), &stop)
+        answer(question, &Accounts::new(stop.clone()), &stop)
     }
 
     fn path(text: &str) -> HostPath {
@@ -102,22 +102,22 @@ mod tests {
         let link = directory.path().join("l");
         std::os::unix::fs::symlink("f", &link).unwrap();
         let (file, link) = (path(file.to_str().unwrap()), path(link.to_str().unwrap()));
-        assert_eq!(ask(Question::Exists(file.clone())), Answer::Flag(true));
-        assert_eq!(ask(Question::Exists(path(&format!("{file}/below")))), Answer::Flag(false));
-        assert_eq!(ask(Question::IsFile(link.clone())), Answer::Flag(true));
-        assert_eq!(ask(Question::IsLink(link)), Answer::Flag(true));
-        assert_eq!(ask(Question::IsLink(file.clone())), Answer::Flag(false));
-        assert_eq!(ask(Question::IsDir(path("/"))), Answer::Flag(true));
-        assert_eq!(ask(Question::Read(file)), Answer::Text("text\n".to_owned()));
-        assert_eq!(ask(Question::Read(path("/nonexistent"))), Answer::Absent);
-        assert!(matches!(ask(Question::Read(path("/dev/zero"))), Answer::Failed(_)));
+        assert_eq!(ask(&Question::Exists(file.clone())), Answer::Flag(true));
+        assert_eq!(ask(&Question::Exists(path(&format!("{file}/below")))), Answer::Flag(false));
+        assert_eq!(ask(&Question::IsFile(link.clone())), Answer::Flag(true));
+        assert_eq!(ask(&Question::IsLink(link)), Answer::Flag(true));
+        assert_eq!(ask(&Question::IsLink(file.clone())), Answer::Flag(false));
+        assert_eq!(ask(&Question::IsDir(path("/"))), Answer::Flag(true));
+        assert_eq!(ask(&Question::Read(file)), Answer::Text("text\n".to_owned()));
+        assert_eq!(ask(&Question::Read(path("/nonexistent"))), Answer::Absent);
+        assert!(matches!(ask(&Question::Read(path("/dev/zero"))), Answer::Failed(_)));
     }
 
     #[test]
     fn questions_about_commands() {
-        let output = |command: &str, timeout_ms| ask(Question::Output { command: command.to_owned(), timeout_ms });
-        assert_eq!(ask(Question::CommandExists("sh".into())), Answer::Flag(true));
-        assert_eq!(ask(Question::CommandExists("no-such-command".into())), Answer::Flag(false));
+        let output = |command: &str, timeout_ms| ask(&Question::Output { command: command.to_owned(), timeout_ms });
+        assert_eq!(ask(&Question::CommandExists("sh".into())), Answer::Flag(true));
+        assert_eq!(ask(&Question::CommandExists("no-such-command".into())), Answer::Flag(false));
         assert_eq!(output("printf 'a\\nb\\n'", 10_000), Answer::Text("a\nb".to_owned()));
         let Answer::Failed(failed) = output("echo oops >&2; exit 4", 10_000) else { panic!() };
         assert_eq!((failed.kind, failed.output_tail), (FailureKind::Command, vec!["oops".to_owned()]));
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn questions_about_accounts() {
-        assert_eq!(ask(Question::UserExists("root".into())), Answer::Flag(true));
-        assert_eq!(ask(Question::GroupExists("no-such-group".into())), Answer::Flag(false));
+        assert_eq!(ask(&Question::UserExists("root".into())), Answer::Flag(true));
+        assert_eq!(ask(&Question::GroupExists("no-such-group".into())), Answer::Flag(false));
     }
 }

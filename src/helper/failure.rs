@@ -78,6 +78,8 @@ pub(crate) fn cause(error: &io::Error) -> String {
         text = inner.to_string();
         next = inner.source();
     }
+    // fs_err names the path and then the cause in one text; the path has been named already.
+    let text = if text.starts_with("failed to ") { text.rsplit(": ").next().unwrap_or_default() } else { &text };
     let text = text.split(" (os error ").next().unwrap_or_default();
     let mut letters = text.chars();
     letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()

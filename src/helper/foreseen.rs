@@ -25,6 +25,8 @@ pub(crate) struct Foreseen {
     groups: BTreeSet<String>,
     paths: BTreeMap<PathBuf, Fate>,
     trees: BTreeSet<PathBuf>,
+    /// Where everything would be gone, whatever was made there afterwards.
+    emptied: BTreeSet<PathBuf>,
     anything: Option<String>,
 }
 
@@ -44,6 +46,7 @@ impl Foreseen {
         if fate == Fate::Gone {
             self.paths.retain(|known, _| !known.starts_with(path));
             self.trees.retain(|tree| !tree.starts_with(path));
+            self.emptied.insert(path.to_owned());
         }
         self.paths.insert(path.to_owned(), fate);
     }
@@ -83,10 +86,8 @@ impl Foreseen {
             if self.trees.contains(ancestor) {
                 return Some(Fate::Unclear);
             }
-            match self.paths.get(ancestor) {
-                // In a directory that would be new there is nothing; in one that is only altered, what is there now.
-                Some(Fate::Gone) => return Some(Fate::Gone),
-                Some(_) | None => {}
+            if self.emptied.contains(ancestor) {
+                return Some(Fate::Gone);
             }
         }
         None

@@ -24,7 +24,15 @@ const MAX_OWNER: u64 = 512;
 /// The host's lock, held until dropped.
 #[derive(Debug)]
 pub(crate) struct HostLock {
-    _file: std::fs::File,
+    file: std::fs::File,
+}
+
+impl Drop for HostLock {
+    fn drop(&mut self) {
+        // Said aloud: a command that is being started this moment holds a copy of the file until it is running, and
+        // would hold the lock with it.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl HostLock {
@@ -55,7 +63,7 @@ impl HostLock {
             thread::sleep(RETRY);
         }
         write_owner(&mut file, owner).or_fail("write", path.display())?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 

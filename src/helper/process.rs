@@ -437,6 +437,14 @@ impl Lines {
 mod tests {
     use super::*;
 
+    struct CancelAtFirstLine(Stop);
+
+    impl Listener for CancelAtFirstLine {
+        fn line(&mut self, _: Stream, _: &str) {
+            self.0.end_plan();
+        }
+    }
+
     #[derive(Default)]
     struct Heard(Vec<(Stream, String)>);
 
@@ -485,7 +493,7 @@ mod tests {
         let child = heard.0[0].1.clone();
         let gone = || {
             !std::path::Path::new(&format!("/proc/{child}/cmdline")).exists()
-                || std::fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+                || fs_err::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| stat.contains(") Z "))
         };
         let deadline = Instant::now() + Duration::from_secs(10);
         while !gone() {
@@ -498,12 +506,6 @@ mod tests {
     fn a_cancelled_command_says_so() {
         let stop = Stop::default();
         let plan = stop.for_plan();
-        struct CancelAtFirstLine(Stop);
-        impl Listener for CancelAtFirstLine {
-            fn line(&mut self, _: Stream, _: &str) {
-                self.0.end_plan();
-            }
-        }
         let ended = run(&Job::shell("echo x; sleep 600"), &plan, &mut CancelAtFirstLine(plan.clone())).unwrap();
         assert_eq!(ended.ending, Ending::Cancelled);
         assert!(!stop.is_set());

@@ -68,16 +68,16 @@ fn write_temporary(
     fill: impl FnOnce(&mut dyn Write) -> Result<(), OpFailure>,
 ) -> Result<(), OpFailure> {
     // Errors name the file that is wanted, not the one nobody has heard of.
-    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary);
-    let mut file = file.or_fail("write", path.display())?;
-    fill(&mut file)?;
+    let created = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary);
+    let mut new = created.or_fail("write", path.display())?;
+    fill(&mut new)?;
     if attributes.uid.is_some() || attributes.gid.is_some() {
         let (uid, gid) = (attributes.uid.map(Uid::from_raw), attributes.gid.map(Gid::from_raw));
-        fchown(&file, uid, gid).or_fail("set the owner of", path.display())?;
+        fchown(&new, uid, gid).or_fail("set the owner of", path.display())?;
     }
     // After the owner: changing that takes the set-user-id bit away.
-    fchmod(&file, Mode::from_raw_mode(attributes.mode)).or_fail("set the mode of", path.display())?;
-    file.sync_all().or_fail("write", path.display())
+    fchmod(&new, Mode::from_raw_mode(attributes.mode)).or_fail("set the mode of", path.display())?;
+    new.sync_all().or_fail("write", path.display())
 }
 
 /// Puts a symbolic link at a path, in one step for whoever looks.

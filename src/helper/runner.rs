@@ -379,3 +379,197 @@ fn validate(plan: &Plan) -> Result<(), OpFailure> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+    use crate::{
+        helper::gather::gather,
+        plan::{DirEnsure, DirRemove, FileWrite, Run, RunGuard, Secret, Source},
+        wire::{FrameDecoder, StepEvent, decode},
+    };
+
+    #[derive(Clone, Default)]
+    struct Wire(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Wire {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn step(index: usize, op: Op) -> Step {
+        Step {
+            id: StepId(u32::try_from(index).unwrap()),
+            key: format!("step {index}"),
+            op,
+            source: Source { file: "test.star".into(), line: 1 },
+            only_if_changed: Vec::new(),
+            sensitive: false,
+            ignore_errors: false,
+        }
+    }
+
+    fn plan(ops: Vec<Op>) -> Plan {
+        let steps = ops.into_iter().enumerate().map(|(index, op)| step(index, op)).collect();
+        Plan { component: "c".parse().unwrap(), host: "h".parse().unwrap(), steps }
+    }
+
+    fn directory(path: &std::path::Path) -> Op {
+        let path = path.to_str().unwrap().parse().unwrap();
+        Op::DirEnsure(DirEnsure { path, mode: None, owner: None, group: None, recursive: false })
+    }
+
+    fn command(command: &str, guards: Vec<RunGuard>) -> Op {
+        Op::Run(Run {
+            command: Secret::new(command.to_owned()),
+            sensitive: false,
+            guards,
+            directory: None,
+            environment: Vec::new(),
+            user: None,
+            timeout_ms: 60_000,
+            success: vec![0],
+            stdin: None,
+            changes: true,
+        })
+    }
+
+    /// Runs a plan with its state in `state` and gives the messages.
+    fn run(plan: &Plan, mode: Mode, state: &std::path::Path) -> Vec<FromHelper> {
+        let (wire, stop) = (Wire::default(), Stop::default());
+        let accounts = Accounts::new(stop.clone());
+        let mut facts = gather(&accounts);
+        facts.state_dir = state.display().to_string();
+        let mut session = Session::new(facts, accounts, Outbox::new(Box::new(wire.clone())), SupplyGate::default());
+        session.patience = Duration::from_secs(3600);
+        session.run(7, mode, plan, &stop).unwrap();
+        let mut decoder = FrameDecoder::default();
+        decoder.push(&wire.0.lock().unwrap());
+        std::iter::from_fn(|| decoder.next_frame().unwrap()).map(|frame| decode(&frame).unwrap()).collect()
+    }
+
+    fn outcomes(messages: &[FromHelper]) -> Vec<Outcome> {
+        let reports = messages.iter().flat_map(|message| match message {
+            FromHelper::Steps { reports, .. } => reports.clone(),
+            _ => Vec::new(),
+        });
+        let outcome = |event| match event {
+            StepEvent::Finished { outcome, .. } => Some(outcome),
+            _ => None,
+        };
+        reports.filter_map(|report| outcome(report.event)).collect()
+    }
+
+    #[test]
+    fn two_hundred_quiet_steps_cost_as_many_frames_as_five() {
+        let state = tempfile::tempdir().unwrap();
+        for mode in [Mode::Check, Mode::Apply] {
+            let counts = [5, 200].map(|steps| {
+                let messages = run(&plan(vec![directory(state.path()); steps]), mode, state.path());
+                assert_eq!(outcomes(&messages), vec![Outcome::NoChange; steps]);
+                messages.len()
+            });
+            assert_eq!(counts, [2, 2], "reports, then done");
+        }
+    }
+
+    #[test]
+    fn a_check_foresees_what_earlier_steps_would_make() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, file) = (root.path().join("a/b"), root.path().join("a/b/file"));
+        let write = Op::FileWrite(FileWrite {
+            path: file.to_str().unwrap().parse().unwrap(),
+            content: crate::plan::Content::Inline(b"x".to_vec()),
+            mode: None,
+            owner: None,
+            group: None,
+        });
+        let alone = run(&plan(vec![write.clone()]), Mode::Check, root.path());
+        let Outcome::Failed(failure) = &outcomes(&alone)[0] else { panic!("{alone:?}") };
+        assert_eq!(failure.kind, FailureKind::BadInput);
+        assert!(failure.hint.as_ref().unwrap().contains("dir_ensure"), "{failure:?}");
+        let wanted = plan(vec![directory(&folder), write.clone(), directory(&folder)]);
+        let would = [Outcome::WouldChange, Outcome::WouldChange, Outcome::NoChange];
+        assert_eq!(outcomes(&run(&wanted, Mode::Check, root.path())), would);
+        // A command might make the folder; nobody can tell.
+        let unclear = outcomes(&run(&plan(vec![command("true", Vec::new()), write.clone()]), Mode::Check, root.path()));
+        assert!(matches!(unclear[1], Outcome::Unknown { .. }), "{unclear:?}");
+        assert_eq!(fs_err::read_dir(root.path()).unwrap().count(), 0, "a check writes nothing");
+        // What would be gone would be made again.
+        run(&wanted, Mode::Apply, root.path());
+        let path = folder.to_str().unwrap().parse().unwrap();
+        let gone = Op::DirRemove(DirRemove { path, recursive: true });
+        let again = outcomes(&run(&plan(vec![gone, directory(&folder), write]), Mode::Check, root.path()));
+        assert_eq!(again, [Outcome::WouldChange, Outcome::WouldChange, Outcome::WouldChange]);
+    }
+
+    #[test]
+    fn steps_after_a_failure_are_not_attempted_unless_it_may_be_ignored() {
+        let state = tempfile::tempdir().unwrap();
+        let mut wanted =
+            plan(vec![command("exit 3", Vec::new()), directory(state.path()), command("false", Vec::new())]);
+        let stopped = outcomes(&run(&wanted, Mode::Apply, state.path()));
+        assert!(matches!(&stopped[0], Outcome::Failed(failure) if failure.message == "`exit 3` ended with status 3"));
+        assert_eq!(stopped[1..], [Outcome::NotAttempted, Outcome::NotAttempted]);
+        wanted.steps[0].ignore_errors = true;
+        let went_on = outcomes(&run(&wanted, Mode::Apply, state.path()));
+        assert!(
+            matches!(went_on.as_slice(), [Outcome::Failed(_), Outcome::NoChange, Outcome::Failed(_)]),
+            "{went_on:?}"
+        );
+    }
+
+    #[test]
+    fn a_reaction_follows_a_change_and_an_interrupted_one_is_made_up_for_once() {
+        let state = tempfile::tempdir().unwrap();
+        let (made, reacted) = (state.path().join("made"), state.path().join("reacted"));
+        let reaction = format!("test ! -e {0}/broken && echo x >> {1}", state.path().display(), reacted.display());
+        let mut wanted = plan(vec![directory(&made), command(&reaction, Vec::new())]);
+        wanted.steps[1].only_if_changed = vec![StepId(0)];
+        let run = |mode| outcomes(&run(&wanted, mode, state.path()));
+        assert_eq!(run(Mode::Check), [Outcome::WouldChange, Outcome::WouldChange]);
+        fs_err::write(state.path().join("broken"), "").unwrap();
+        assert!(matches!(run(Mode::Apply).as_slice(), [Outcome::Changed, Outcome::Failed(_)]));
+        fs_err::remove_file(state.path().join("broken")).unwrap();
+        assert_eq!(run(Mode::Check), [Outcome::NoChange, Outcome::WouldChange]);
+        assert_eq!(run(Mode::Apply), [Outcome::NoChange, Outcome::Changed]);
+        let quiet = run(Mode::Apply);
+        assert!(matches!(&quiet[1], Outcome::Skipped { because: Some(StepId(0)), .. }), "{quiet:?}");
+        assert_eq!(fs_err::read_to_string(reacted).unwrap(), "x\n");
+    }
+
+    #[test]
+    fn guards_are_asked_in_a_check_too() {
+        let state = tempfile::tempdir().unwrap();
+        let verdict =
+            |guard| outcomes(&run(&plan(vec![command("true", vec![guard])]), Mode::Check, state.path())).remove(0);
+        assert_eq!(verdict(RunGuard::Creates("/etc".parse().unwrap())), Outcome::NoChange);
+        assert_eq!(verdict(RunGuard::Unless("true".into())), Outcome::NoChange);
+        assert_eq!(verdict(RunGuard::Unless("false".into())), Outcome::WouldChange);
+        assert_eq!(verdict(RunGuard::OnlyIf("true".into())), Outcome::WouldChange);
+        assert!(matches!(verdict(RunGuard::OnlyIf("false".into())), Outcome::Skipped { because: None, .. }));
+        assert!(matches!(verdict(RunGuard::OnlyIf("no-such-program".into())), Outcome::Unknown { .. }));
+    }
+
+    #[test]
+    fn a_plan_out_of_order_is_refused() {
+        let state = tempfile::tempdir().unwrap();
+        let mut wanted = plan(vec![directory(state.path()), directory(state.path())]);
+        wanted.steps[0].only_if_changed = vec![StepId(1)];
+        let refused = outcomes(&run(&wanted, Mode::Apply, state.path()));
+        assert!(
+            matches!(&refused[0], Outcome::Failed(failure) if failure.kind == FailureKind::Internal),
+            "{refused:?}"
+        );
+    }
+}

@@ -55,5 +55,5 @@ fn is_directory(op: &FileRemove) -> Obstacle {
 }
 
 fn below_a_file(path: &std::path::Path) -> bool {
-    path.ancestors().skip(1).any(|above| std::fs::metadata(above).is_ok_and(|found| !found.is_dir()))
+    path.ancestors().skip(1).any(|above| fs_err::metadata(above).is_ok_and(|found| !found.is_dir()))
 }

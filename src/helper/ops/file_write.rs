@@ -165,7 +165,7 @@ impl FileWrite {
             None => Side::Nothing,
             Some(length) => read_side(path, length).or_fail("read", path.display())?,
         };
-        Ok(Some(ContentChange { before, after, fetched }.as_alike()))
+        Ok(Some(ContentChange { before, after, fetched }.alike()))
     }
 
     /// Text that is short enough to be shown is fetched before it is needed.
@@ -209,7 +209,7 @@ impl FileWrite {
 
 impl ContentChange {
     /// Text is shown against text only: where one side is not, both are sizes and digests.
-    fn as_alike(mut self) -> Self {
+    fn alike(mut self) -> Self {
         let opaque = |side: &Side| matches!(side, Side::Opaque(..));
         if opaque(&self.before) || opaque(&self.after) {
             for side in [&mut self.before, &mut self.after] {

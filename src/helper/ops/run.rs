@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Finding, Obstacle, Operation};
 use crate::{
     helper::{
-        become_user::Identity,
+        accounts::identity_of,
         failure::{NEEDS_ROOT, OrFail},
         foreseen::Foreseen,
         machine::{Found, Machine, cancelled},
@@ -139,8 +139,7 @@ impl Run {
                     let message = format!("`{}` may not run commands as `{}`", machine.facts.user, user.name);
                     return Err(OpFailure::new(FailureKind::Permission, message).hint(NEEDS_ROOT).into());
                 }
-                let identity: Identity = machine.accounts.identity(&user)?;
-                job = job.identity(identity);
+                job = job.identity(identity_of(&user)?);
             }
         } else if self.user.is_some() {
             machine.user_id(&who)?;

@@ -152,7 +152,7 @@ impl Home {
         Ok(Some(Self { user, path, folder: Some(folder), file }))
     }
 
-    /// sshd ignores keys in files that others may write to; see `StrictModes` in sshd_config(5).
+    /// sshd ignores keys in files that others may write to; see `StrictModes` in `sshd_config(5)`.
     fn wrong_attributes(&self) -> Vec<(String, String, String)> {
         let mut wrong = Vec::new();
         let wanted = [
@@ -175,13 +175,12 @@ impl Home {
     /// Sets folder and file right, and the file's content when it is given.
     fn write(self, content: Option<&[u8]>) -> io::Result<()> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = match self.folder {
-            Some((folder, _)) => folder,
-            None => {
-                let home = openat(CWD, &*self.user.home, flags.difference(OFlags::NOFOLLOW), Mode::empty())?;
-                mkdirat(&home, FOLDER, Mode::from_raw_mode(0o700))?;
-                openat(&home, FOLDER, flags, Mode::empty())?
-            }
+        let folder = if let Some((folder, _)) = self.folder {
+            folder
+        } else {
+            let home = openat(CWD, &*self.user.home, flags.difference(OFlags::NOFOLLOW), Mode::empty())?;
+            mkdirat(&home, FOLDER, Mode::from_raw_mode(0o700))?;
+            openat(&home, FOLDER, flags, Mode::empty())?
         };
         let own = |file: &OwnedFd, mode| {
             let found = rustix::fs::fstat(file)?;

@@ -15,8 +15,14 @@ impl Operation for Sync {
 
     fn check(&self, machine: &mut Machine<'_>) -> Result<Finding<TreeChange>, Obstacle> {
         let wanted = Wanted::resolve(None, self.owner.as_ref(), self.group.as_ref(), machine)?;
-        if let Found::Would(Fate::File | Fate::Unclear) = machine.look(self.dest.as_path())? {
-            return Err(Obstacle::Unclear(format!("an earlier step writes `{}` too", self.dest)));
+        match machine.look(self.dest.as_path())? {
+            Found::Would(Fate::File | Fate::Unclear) => {
+                return Err(Obstacle::Unclear(format!("an earlier step writes `{}` too", self.dest)));
+            }
+            Found::Missing if self.dest.as_path().exists() => {
+                return Err(Obstacle::Unclear(format!("an earlier step would remove `{}`", self.dest)));
+            }
+            _ => {}
         }
         let (uid, gid) = wanted.ids();
         let state = machine.state_dir();

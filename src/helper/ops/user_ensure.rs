@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Finding, Obstacle, Operation, group_ensure::expect_account_name, ownership::attribute};
 use crate::{
     helper::{
-        accounts::User,
+        accounts::{User, local_groups},
         failure::bad_input,
         foreseen::{Fate, Foreseen},
         machine::{Id, Machine},
@@ -112,7 +112,7 @@ impl UserEnsure {
     /// Fields that would break the line of `passwd(5)` they end up in.
     fn expect_plain_fields(&self) -> Result<(), OpFailure> {
         let plain = |text: &str| !text.contains([':', '\n', '\0']);
-        let home = self.home.as_ref().map(|home| home.as_str());
+        let home = self.home.as_ref().map(crate::plan::HostPath::as_str);
         for field in [self.shell.as_deref(), self.comment.as_deref(), home].into_iter().flatten() {
             if !plain(field) {
                 return Err(bad_input(format!("`{field}` cannot stand in an account: it holds a colon or newline")));
@@ -184,17 +184,17 @@ impl UserEnsure {
             let before = machine.accounts.group_name(found.gid);
             fields.push(Field { name: "group", before, after: group.to_string(), option });
         }
-        if let Some(field) = self.missing_groups(found, machine)? {
+        if let Some(field) = self.missing_groups(found)? {
             fields.push(field);
         }
         Ok(fields)
     }
 
-    fn missing_groups(&self, found: &User, machine: &Machine<'_>) -> Result<Option<Field>, OpFailure> {
+    fn missing_groups(&self, found: &User) -> Result<Option<Field>, OpFailure> {
         if self.groups.is_empty() {
             return Ok(None);
         }
-        let all = machine.accounts.local_groups()?;
+        let all = local_groups()?;
         let mut member: Vec<String> = all
             .iter()
             .filter(|group| group.gid == found.gid || group.members.contains(&self.name))
