@@ -1,0 +1,156 @@
+//! Services under runit.
+
+use ovs_cuisine::{
+    plan::{Action, FailureKind, Op, Outcome, ServiceDefinition, ServiceEnsure, StepId},
+    wire::Mode,
+};
+
+use super::{
+    host::{Host, host, plan},
+    operations::{converge, file, text, user},
+};
+
+fn definition(script: &str) -> ServiceDefinition {
+    ServiceDefinition {
+        argv: vec!["/bin/sh".into(), "-c".into(), script.into()],
+        user: None,
+        directory: None,
+        environment: Vec::new(),
+        limit_nofile: None,
+        description: "A test".into(),
+    }
+}
+
+fn service(name: &str, definition: Option<ServiceDefinition>) -> ServiceEnsure {
+    ServiceEnsure { name: name.into(), definition, running: true, enabled: true, restart_on: Vec::new() }
+}
+
+fn pid(host: &Host, name: &str) -> String {
+    host.shell(&format!("cat /etc/service/{name}/supervise/pid"))
+}
+
+#[test]
+fn a_service_is_defined_started_restarted_and_stopped() {
+    let host = host();
+    let mut helper = host.helper();
+    host.shell("id ovs >/dev/null 2>&1 || useradd -m -G audio ovs");
+    let script = "echo \"I am $(id -un) $(id -Gn | tr ' ' ,) $HOME $X $(pwd) $(ulimit -n)\"; exec sleep 1000";
+    let mut wanted = definition(script);
+    wanted.user = Some("ovs".into());
+    wanted.directory = Some("/usr".parse().unwrap());
+    wanted.environment = vec![("X".into(), "it's $HOME".into())];
+    wanted.limit_nofile = Some(500);
+    let mut op = service("worker", Some(wanted));
+    let told = converge(&host, &mut helper, &Op::ServiceEnsure(op.clone()));
+    let actions: Vec<Action> = told.diffs()[0].changes.iter().map(|change| change.action).collect();
+    assert_eq!(actions, [Action::Create, Action::Create, Action::Modify, Action::Start]);
+    host.wait_until("grep -q 'I am ovs ovs,audio /home/ovs it.s .HOME /usr 500' /var/log/worker/current");
+
+    // A new definition restarts it; the same one does not.
+    let before = pid(&host, "worker");
+    assert_eq!(helper.apply(&Op::ServiceEnsure(op.clone())).outcome(), Outcome::NoChange);
+    assert_eq!(pid(&host, "worker"), before);
+    op.definition = Some(definition("exec sleep 2000"));
+    let told = converge(&host, &mut helper, &Op::ServiceEnsure(op.clone()));
+    assert_eq!(told.diffs()[0].changes.last().unwrap().action, Action::Restart);
+    assert_ne!(pid(&host, "worker"), before);
+
+    op.enabled = false;
+    converge(&host, &mut helper, &Op::ServiceEnsure(op.clone()));
+    op.running = false;
+    converge(&host, &mut helper, &Op::ServiceEnsure(op.clone()));
+    assert!(host.shell("sv status worker").starts_with("down"));
+    (op.running, op.enabled) = (true, true);
+    converge(&host, &mut helper, &Op::ServiceEnsure(op));
+    assert!(host.shell("sv status worker").starts_with("run"));
+
+    // Without a definition it is one that exists already.
+    let mut there = service("worker", None);
+    assert_eq!(helper.check(&Op::ServiceEnsure(there.clone())).outcome(), Outcome::NoChange);
+    there.running = false;
+    converge(&host, &mut helper, &Op::ServiceEnsure(there));
+    let missing = helper.check(&Op::ServiceEnsure(service("never-heard-of", None))).failure();
+    assert_eq!(missing.kind, FailureKind::BadInput);
+    assert!(missing.message.contains("`never-heard-of`"), "{missing:?}");
+}
+
+#[test]
+fn a_service_that_dies_at_once_is_a_failure_with_its_log() {
+    let host = host();
+    let mut helper = host.helper();
+    let op = Op::ServiceEnsure(service("mayfly", Some(definition("echo my last words; exit 1"))));
+    let failure = helper.apply(&op).failure();
+    assert!(failure.message.contains("service `mayfly`"), "{failure:?}");
+    assert!(failure.output_tail.iter().any(|line| line.contains("my last words")), "{failure:?}");
+    let mut stopped = service("mayfly", None);
+    (stopped.running, stopped.enabled) = (false, false);
+    helper.apply(&Op::ServiceEnsure(stopped));
+}
+
+#[test]
+fn a_service_restarts_on_changes_only_when_it_ran() {
+    let host = host();
+    let mut helper = host.helper();
+    host.shell("rm -f /srv/reacting.conf");
+    let mut reacting = service("reacting", Some(definition("exec sleep 3000")));
+    reacting.restart_on = vec![StepId(0)];
+    let with = |content: &str| plan([Op::FileWrite(file("/srv/reacting.conf", text(content))), Op::ServiceEnsure(reacting.clone())]);
+    let first = helper.run(Mode::Apply, &with("1"));
+    assert_eq!(first.outcomes(), [Outcome::Changed, Outcome::Changed]);
+    assert_eq!(first.diffs()[1].changes.last().unwrap().action, Action::Start, "a fresh start needs no restart");
+    let before = pid(&host, "reacting");
+    assert_eq!(helper.run(Mode::Apply, &with("1")).outcomes(), [Outcome::NoChange, Outcome::NoChange]);
+    let checked = helper.run(Mode::Check, &with("2"));
+    assert_eq!(checked.diffs()[1].changes[0].action, Action::Restart);
+    assert_eq!(pid(&host, "reacting"), before);
+    assert_eq!(helper.run(Mode::Apply, &with("2")).outcomes(), [Outcome::Changed, Outcome::Changed]);
+    assert_ne!(pid(&host, "reacting"), before);
+}
+
+#[test]
+fn an_interrupted_restart_is_made_up_for_exactly_once() {
+    let host = host();
+    host.shell("rm -f /srv/interrupted.conf /srv/gate; rm -rf /var/lib/ovs-cuisine/pending/test");
+    let mut interrupted = service("interrupted", Some(definition("exec sleep 4000")));
+    interrupted.restart_on = vec![StepId(0)];
+    let steps = |content: &str| {
+        let write = Op::FileWrite(file("/srv/interrupted.conf", text(content)));
+        // Holds the run up between the change and the reaction, where it is killed.
+        let mut hold = super::operations::run("test -e /srv/gate || { touch /srv/held; sleep 1000; }");
+        hold.changes = false;
+        plan([write, Op::Run(hold), Op::ServiceEnsure(interrupted.clone())])
+    };
+    host.shell("touch /srv/gate; rm -f /srv/held");
+    let mut helper = host.helper();
+    helper.run(Mode::Apply, &steps("1"));
+    let before = pid(&host, "interrupted");
+    host.shell("rm /srv/gate");
+    helper.begin(Mode::Apply, &steps("2"));
+    host.wait_until("test -e /srv/held");
+    host.shell("pkill -KILL -x cuisine-helper; touch /srv/gate; pkill -f '[s]leep 1000' || true");
+    assert!(!helper.wait(), "a killed helper is no success");
+    assert_eq!(pid(&host, "interrupted"), before, "the restart has not happened");
+
+    let mut helper = host.helper();
+    let checked = helper.run(Mode::Check, &steps("2"));
+    assert_eq!(checked.outcomes(), [Outcome::NoChange, Outcome::NoChange, Outcome::WouldChange]);
+    assert!(format!("{:?}", checked.diffs()).contains("interrupted"), "{checked:?}");
+    let made_up = helper.run(Mode::Apply, &steps("2"));
+    assert_eq!(made_up.outcomes(), [Outcome::NoChange, Outcome::NoChange, Outcome::Changed]);
+    let after = pid(&host, "interrupted");
+    assert_ne!(after, before);
+    assert_eq!(helper.run(Mode::Apply, &steps("2")).outcomes(), vec![Outcome::NoChange; 3]);
+    assert_eq!(pid(&host, "interrupted"), after);
+}
+
+#[test]
+fn a_service_of_a_user_who_would_be_made_would_change() {
+    let host = host();
+    let mut helper = host.helper();
+    let mut wanted = definition("exec sleep 5000");
+    wanted.user = Some("not-yet".into());
+    let op = Op::ServiceEnsure(service("not-yet", Some(wanted)));
+    assert_eq!(helper.check(&op).failure().message, "user `not-yet` does not exist");
+    let checked = helper.run(Mode::Check, &plan([Op::UserEnsure(user("not-yet")), op]));
+    assert_eq!(checked.outcomes(), [Outcome::WouldChange, Outcome::WouldChange]);
+}
