@@ -15,9 +15,7 @@ use std::{
 use ovs_cuisine::{
     plan::{Detail, Diff, Facts, Op, OpFailure, Outcome, Plan, Source, Step, StepId, Tally},
     tree::Contents,
-    wire::{
-        self, FromHelper, Mode, NearHello, PROTOCOL, Preamble, PreambleScanner, StepEvent, StepReport, ToHelper,
-    },
+    wire::{self, FromHelper, Mode, NearHello, PROTOCOL, Preamble, PreambleScanner, StepEvent, StepReport, ToHelper},
 };
 
 /// Nothing that is waited for takes longer, on however slow a machine.
@@ -54,7 +52,17 @@ fn start() -> String {
     let name = format!("ovs-cuisine-it-helper-{}", std::process::id());
     remove_when_this_process_ends(&name);
     let small = "/small:size=1m";
-    docker(&["run", "--detach", "--name", &name, "--label", "ovs-cuisine-it=helper", "--tmpfs", small, "ovs-cuisine/ssh:latest"]);
+    docker(&[
+        "run",
+        "--detach",
+        "--name",
+        &name,
+        "--label",
+        "ovs-cuisine-it=helper",
+        "--tmpfs",
+        small,
+        "ovs-cuisine/ssh:latest",
+    ]);
     let packed = fs_err::read(env!("OVS_CUISINE_EMBEDDED_HELPER_ZST")).unwrap();
     let mut program = tempfile::NamedTempFile::new().unwrap();
     zstd::stream::copy_decode(packed.as_slice(), &mut program).unwrap();
@@ -113,9 +121,9 @@ impl Host {
 
     /// Every file that a step could touch, with all that a write would change.
     pub(crate) fn listing(&self) -> String {
-        // What runsv keeps of running services changes by itself.
+        // What runsv keeps of running services changes by itself, and the engine touches /etc itself after the start.
         self.shell(
-            "find /etc /home /opt /root /small /srv /usr/local /usr/sbin /var \\( -name supervise -o -path '/var/log/*/*' \\) -prune \
+            "find /etc /home /opt /root /small /srv /usr/local /usr/sbin /var -mindepth 1 \\( -name supervise -o -path '/var/log/*/*' \\) -prune \
              -o -printf '%p %y %m %U %G %s %T@ %C@ %l\\n' | sort; cat /etc/passwd /etc/group",
         )
     }

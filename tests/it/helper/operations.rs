@@ -2,9 +2,9 @@
 
 use ovs_cuisine::{
     plan::{
-        Action, Content, Detail, DirEnsure, DirRemove, FileLink, FileRemove, FileWrite, GroupEnsure, HostPath, MaxDelete,
-        Mode as Bits, Op, Outcome, PackageEnsure, PackageState, Principal, Run, RunGuard, Secret, SshAuthorize, Sync,
-        UserEnsure, WaitPort,
+        Action, Content, Detail, DirEnsure, DirRemove, FileLink, FileRemove, FileWrite, GroupEnsure, HostPath,
+        MaxDelete, Mode as Bits, Op, Outcome, PackageEnsure, PackageState, Principal, Run, RunGuard, Secret,
+        SshAuthorize, Sync, UserEnsure, WaitPort,
     },
     tree::SourceTree,
     wire::Mode,
@@ -121,7 +121,9 @@ fn files() {
 fn secrets_and_binaries_are_not_shown() {
     let host = host();
     let mut helper = host.helper();
-    host.shell("rm -rf /srv/secret; mkdir -p /srv/secret; echo canary-old >/srv/secret/a; echo canary-old >/srv/secret/b");
+    host.shell(
+        "rm -rf /srv/secret; mkdir -p /srv/secret; echo canary-old >/srv/secret/a; echo canary-old >/srv/secret/b",
+    );
     let secret = Op::FileWrite(file("/srv/secret/a", Content::Secret(Secret::new(b"canary-new".to_vec()))));
     let told = converge(&host, &mut helper, &secret);
     assert_eq!(told.details(), [Detail::SecretContent]);
@@ -191,7 +193,10 @@ fn directories() {
     op.owner = Some(name("daemon"));
     op.recursive = true;
     converge(&host, &mut helper, &Op::DirEnsure(op));
-    assert_eq!(host.shell("stat -c %U /srv/dirs/tree/sub/f /srv/dirs/tree/out /srv/outside/f"), "daemon\ndaemon\nroot\n");
+    assert_eq!(
+        host.shell("stat -c %U /srv/dirs/tree/sub/f /srv/dirs/tree/out /srv/outside/f"),
+        "daemon\ndaemon\nroot\n"
+    );
     host.shell("ln -s tree /srv/dirs/way");
     assert_eq!(helper.check(&Op::DirEnsure(dir("/srv/dirs/way"))).outcome(), Outcome::NoChange);
 }
@@ -200,7 +205,9 @@ fn directories() {
 fn accounts() {
     let host = host();
     let mut helper = host.helper();
-    host.shell("userdel -r carol 2>/dev/null || true; groupdel crew 2>/dev/null || true; groupdel carol 2>/dev/null || true");
+    host.shell(
+        "userdel -r carol 2>/dev/null || true; groupdel crew 2>/dev/null || true; groupdel carol 2>/dev/null || true",
+    );
     let group = |gid, present| Op::GroupEnsure(GroupEnsure { name: "crew".into(), present, gid, system: false });
     converge(&host, &mut helper, &group(Some(4321), true));
     converge(&host, &mut helper, &group(Some(4322), true));
@@ -211,7 +218,10 @@ fn accounts() {
     carol.home = Some(path("/srv/carol"));
     carol.shell = Some("/bin/sh".into());
     converge(&host, &mut helper, &Op::UserEnsure(carol.clone()));
-    assert_eq!(host.shell("getent passwd carol; stat -c %U /srv/carol"), "carol:x:4400:4400::/srv/carol:/bin/sh\ncarol\n");
+    assert_eq!(
+        host.shell("getent passwd carol; stat -c %U /srv/carol"),
+        "carol:x:4400:4400::/srv/carol:/bin/sh\ncarol\n"
+    );
     carol.comment = Some("Carol".into());
     carol.groups = vec!["crew".into(), "audio".into()];
     carol.group = Some(name("users"));
@@ -225,7 +235,10 @@ fn accounts() {
 
     let authorize = |present| Op::SshAuthorize(SshAuthorize { user: "carol".into(), key: KEY.into(), present });
     converge(&host, &mut helper, &authorize(true));
-    assert_eq!(host.shell("stat -c '%a %U %G' /srv/carol/.ssh /srv/carol/.ssh/authorized_keys"), "700 carol users\n600 carol users\n");
+    assert_eq!(
+        host.shell("stat -c '%a %U %G' /srv/carol/.ssh /srv/carol/.ssh/authorized_keys"),
+        "700 carol users\n600 carol users\n"
+    );
     host.shell("printf '# mine\\nssh-rsa AAAAB3NzaC1yc2EAAAADAQ other' >>/srv/carol/.ssh/authorized_keys; chmod 0644 /srv/carol/.ssh/authorized_keys");
     converge(&host, &mut helper, &authorize(true));
     converge(&host, &mut helper, &authorize(false));
@@ -270,12 +283,16 @@ fn packages() {
         Op::PackageEnsure(PackageEnsure { packages, state, refresh: false })
     };
     // There are no lists: they are fetched first.
-    let told = converge(&host, &mut helper, &packages(&["cuisine-a", "cuisine-b=1", "coreutils"], PackageState::Present));
+    let told =
+        converge(&host, &mut helper, &packages(&["cuisine-a", "cuisine-b=1", "coreutils"], PackageState::Present));
     let targets: Vec<String> = told.diffs()[0].changes.iter().map(|change| change.target.clone()).collect();
     assert_eq!(targets, ["package cuisine-a", "package cuisine-b"]);
     assert_eq!(host.shell("cat /srv/policy").trim(), "101", "packages were asked not to start services");
     assert!(!host.succeeds("test -e /usr/sbin/policy-rc.d"), "the policy is gone again");
-    assert_eq!(helper.check(&packages(&["cuisine-virtual-cuisine-a"], PackageState::Present)).outcome(), Outcome::NoChange);
+    assert_eq!(
+        helper.check(&packages(&["cuisine-virtual-cuisine-a"], PackageState::Present)).outcome(),
+        Outcome::NoChange
+    );
     converge(&host, &mut helper, &packages(&["cuisine-b=2"], PackageState::Present));
     converge(&host, &mut helper, &packages(&["cuisine-b=1"], PackageState::Present));
     converge(&host, &mut helper, &packages(&["cuisine-a", "never-heard-of"], PackageState::Absent));
@@ -308,7 +325,10 @@ fn commands() {
     for _ in 0..2 {
         assert_eq!(helper.check(&plain).outcome(), Outcome::WouldChange);
         let told = helper.apply(&plain);
-        assert_eq!((told.outcome(), told.output()), (Outcome::Changed, vec!["hello there daemon /usr/sbin".to_owned()]));
+        assert_eq!(
+            (told.outcome(), told.output()),
+            (Outcome::Changed, vec!["hello there daemon /usr/sbin".to_owned()])
+        );
     }
     // One that only looks is run by a check too, and never changes anything.
     let mut probe = run("test -e /srv/run/probe");

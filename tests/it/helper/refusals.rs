@@ -2,8 +2,8 @@
 
 use ovs_cuisine::{
     plan::{
-        Answer, Content, Detail, DirRemove, FailureKind, FileLink, FileRemove, GroupEnsure, Op, Outcome, Question, Secret,
-        SshAuthorize,
+        Answer, Content, Detail, DirRemove, FailureKind, FileLink, FileRemove, GroupEnsure, Op, Outcome, Question,
+        Secret, SshAuthorize,
     },
     wire::{FromHelper, Mode, ToHelper},
 };
@@ -66,7 +66,11 @@ fn what_is_wrong_with_a_path_is_said() {
             "cannot make the link `/srv/odd/dir`: a directory is in its place",
         ),
         (
-            Op::SshAuthorize(SshAuthorize { user: "root".into(), key: "-----BEGIN PRIVATE KEY-----".into(), present: true }),
+            Op::SshAuthorize(SshAuthorize {
+                user: "root".into(),
+                key: "-----BEGIN PRIVATE KEY-----".into(),
+                present: true,
+            }),
             "ssh_authorize was given a private key",
         ),
     ];
@@ -112,7 +116,8 @@ fn a_check_depends_on_what_earlier_steps_would_make() {
     let mut command = run("true");
     command.user = Some("dave".into());
     command.directory = Some(path("/srv/later/dave"));
-    let key = SshAuthorize { user: "dave".into(), key: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJQ0".into(), present: true };
+    let key =
+        SshAuthorize { user: "dave".into(), key: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJQ0".into(), present: true };
     let all = plan([
         group,
         Op::UserEnsure(dave),
@@ -152,7 +157,9 @@ fn a_secret_command_is_seen_nowhere() {
     let host = host();
     let mut helper = host.helper();
     host.shell("rm -f /srv/canary-out /srv/seen");
-    let mut secret = run("echo canary-word; cat /proc/*/cmdline | tr '\\0' ' ' >/srv/seen; cat >/srv/canary-out; echo canary-word >&2; exit 9");
+    let mut secret = run(
+        "echo canary-word; cat /proc/*/cmdline | tr '\\0' ' ' >/srv/seen; cat >/srv/canary-out; echo canary-word >&2; exit 9",
+    );
     secret.sensitive = true;
     secret.stdin = Some(Secret::new("canary-input".into()));
     secret.user = Some("root".into());

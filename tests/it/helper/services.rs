@@ -94,7 +94,9 @@ fn a_service_restarts_on_changes_only_when_it_ran() {
     host.shell("rm -f /srv/reacting.conf");
     let mut reacting = service("reacting", Some(definition("exec sleep 3000")));
     reacting.restart_on = vec![StepId(0)];
-    let with = |content: &str| plan([Op::FileWrite(file("/srv/reacting.conf", text(content))), Op::ServiceEnsure(reacting.clone())]);
+    let with = |content: &str| {
+        plan([Op::FileWrite(file("/srv/reacting.conf", text(content))), Op::ServiceEnsure(reacting.clone())])
+    };
     let first = helper.run(Mode::Apply, &with("1"));
     assert_eq!(first.outcomes(), [Outcome::Changed, Outcome::Changed]);
     assert_eq!(first.diffs()[1].changes.last().unwrap().action, Action::Start, "a fresh start needs no restart");

@@ -47,7 +47,9 @@ fn the_program_knows_itself() {
     assert_eq!(id.trim(), env!("OVS_CUISINE_EMBEDDED_HELPER_ID"));
     assert!(host.shell("/opt/cuisine-helper --version").starts_with("cuisine-helper "));
     assert!(host.shell("/opt/cuisine-helper --help").contains("Usage:"));
-    assert!(!host.succeeds("/opt/cuisine-helper nonsense") && !host.succeeds("/opt/cuisine-helper serve 'not a nonce'"));
+    assert!(
+        !host.succeeds("/opt/cuisine-helper nonsense") && !host.succeeds("/opt/cuisine-helper serve 'not a nonce'")
+    );
 }
 
 #[test]
