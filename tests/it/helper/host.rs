@@ -96,8 +96,12 @@ fn remove_when_this_process_ends(name: &str) {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Never closed but by the end of this process.
-    std::mem::forget(watcher.stdin.take());
+    // Waits in vain for the watcher, which waits for this process: its standard input stays open as long.
+    let stdin = watcher.stdin.take();
+    thread::spawn(move || {
+        let ended = watcher.wait();
+        drop((stdin, ended));
+    });
 }
 
 impl Host {

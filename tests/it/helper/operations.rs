@@ -383,9 +383,7 @@ fn ports() {
     // Opens while it is waited for.
     host.shell("rm -f /srv/perl.pid");
     let listen = "perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(LocalPort => 4711, Listen => 5); while ($s->accept) {}'";
-    if !host.succeeds("perl -MIO::Socket::INET -e 1") {
-        panic!("the image has no perl-base with sockets");
-    }
+    assert!(host.succeeds("perl -MIO::Socket::INET -e 1"), "the image has no perl-base with sockets");
     let request = helper.begin(Mode::Apply, &plan([wait("localhost", 4711, 100_000)]));
     host.shell(&format!("setsid {listen} >/dev/null 2>&1 </dev/null & echo $! >/srv/perl.pid"));
     assert_eq!(helper.finish(request).outcome(), Outcome::NoChange);
