@@ -84,6 +84,8 @@ pub enum RunEvent {
         title: String,
         /// The recipe line.
         source: Source,
+        /// A failure of it stops nothing: the recipe said so.
+        ignored: bool,
         /// What happened.
         #[serde(flatten)]
         progress: StepProgress,

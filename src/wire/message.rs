@@ -67,7 +67,6 @@ pub struct NearHello {
 
 /// From the helper to the near side. The first message is `Hello`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "one hello a connection; the messages after it are small")]
 pub enum FromHelper {
     /// Says what the host is.
     Hello(HelperHello),

@@ -284,6 +284,7 @@ async fn forward(
         step,
         title: definition.title(),
         source: definition.source.clone(),
+        ignored: definition.ignore_errors,
         progress,
     };
     crew.events.send(event).await;

@@ -32,11 +32,20 @@ pub(super) struct HumanReporter<S> {
     ledger: Ledger,
     status: Status,
     drawn: Option<Instant>,
+    /// The header of the diff shown last, so that it is not said again for the next step of the same place.
+    header: String,
 }
 
 impl<S: Screen> HumanReporter<S> {
     pub(super) fn new(style: ReportStyle, screen: S, now: Instant) -> Self {
-        Self { style, screen, ledger: Ledger::new(style.verbosity), status: Status::new(now), drawn: None }
+        Self {
+            style,
+            screen,
+            ledger: Ledger::new(style.verbosity),
+            status: Status::new(now),
+            drawn: None,
+            header: String::new(),
+        }
     }
 
     fn line(&mut self, host: Option<&HostName>, text: &str) {
@@ -100,12 +109,18 @@ impl<S: Screen> HumanReporter<S> {
             }
             _ => return false,
         };
-        self.screen.result(&format!("{}\n{text}\n", paint(BOLD, &header)));
+        let blank = if self.header.is_empty() { "" } else { "\n" };
+        let head = if self.header == header { String::new() } else { format!("{blank}{}\n", paint(BOLD, &header)) };
+        self.screen.result(&format!("{head}{text}"));
+        self.header = header;
         true
     }
 
     fn end(&mut self, summary: &Summary) {
         self.screen.status(&[]);
+        if !self.header.is_empty() {
+            self.screen.result("\n");
+        }
         if summary.kind == RunKind::Plan {
             let text = self.ledger.plan_text();
             self.screen.result(&text);

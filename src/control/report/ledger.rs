@@ -98,9 +98,19 @@ impl Ledger {
                 host,
                 title,
                 source,
+                ignored,
                 progress: StepProgress::Finished { outcome, diff, .. },
                 ..
-            } => self.step(component, host, title, source, outcome, diff.as_ref()),
+            } => {
+                if let (Outcome::Failed(failure), false) = (outcome, *ignored) {
+                    self.step_failed(component, host, title, source, failure);
+                }
+                if self.kind == RunKind::Plan
+                    && let Some(text) = step_text(title, source, outcome, diff.as_ref(), self.verbosity)
+                {
+                    self.block(Some(component), Some(host), format!("{component} on {host}"), text);
+                }
+            }
             RunEvent::Host { host, phase: HostPhase::Lost { problem } } => {
                 self.fail(Some(host), Cause::Problem { what: None, problem: problem.clone() });
             }
@@ -112,32 +122,24 @@ impl Ledger {
         }
     }
 
-    fn step(
+    fn step_failed(
         &mut self,
         component: &ComponentName,
         host: &HostName,
         title: &str,
         source: &Source,
-        outcome: &Outcome,
-        diff: Option<&Diff>,
+        failure: &OpFailure,
     ) {
-        if let Outcome::Failed(failure) = outcome {
-            let mut failure = failure.clone();
-            let mut what = clean(title).into_owned();
-            let mut source = Some(source.clone());
-            if self.kind == RunKind::Exec {
-                failure.output_tail.clear(); // It was shown as it came.
-                source = None; // The command line is not a place to look up.
-            } else {
-                let _ = write!(what, " of {component}");
-            }
-            self.fail(Some(host), Cause::Step { what, failure, source });
+        let mut failure = failure.clone();
+        let mut what = clean(title).into_owned();
+        let mut source = Some(source.clone());
+        if self.kind == RunKind::Exec {
+            failure.output_tail.clear(); // It was shown as it came.
+            source = None; // The command line is not a place to look up.
+        } else {
+            let _ = write!(what, " of {component}");
         }
-        if self.kind == RunKind::Plan
-            && let Some(text) = step_text(title, source, outcome, diff, self.verbosity)
-        {
-            self.block(Some(component), Some(host), format!("{component} on {host}"), text);
-        }
+        self.fail(Some(host), Cause::Step { what, failure, source });
     }
 
     fn block(&mut self, component: Option<&ComponentName>, host: Option<&HostName>, header: String, text: String) {
@@ -148,7 +150,8 @@ impl Ledger {
 
     fn fail(&mut self, host: Option<&HostName>, cause: Cause) {
         match self.failures.iter_mut().find(|failure| failure.cause == cause) {
-            Some(failure) => failure.hosts.extend(host.cloned()),
+            // A host that is lost is lost for each of its components; it is named once.
+            Some(failure) => failure.hosts.extend(host.filter(|host| !failure.hosts.contains(host)).cloned()),
             None => self.failures.push(Failure { hosts: host.into_iter().cloned().collect(), cause }),
         }
     }

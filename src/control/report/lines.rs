@@ -37,8 +37,11 @@ pub(super) fn live(event: &RunEvent, kind: RunKind, verbosity: u8) -> Option<(Op
         RunEvent::Planned { component, host, steps } if chatty => {
             Some((Some(host), format!("{component}: {}", plural(u64::from(*steps), "step", "steps"))))
         }
-        RunEvent::Step { component, host, title, progress, .. } if kind != RunKind::Plan && kind != RunKind::Exec => {
-            step_line(title, progress, chatty).map(|text| (Some(host), format!("{component}: {text}")))
+        RunEvent::Step { component, host, title, ignored, progress, .. }
+            if kind != RunKind::Plan && kind != RunKind::Exec =>
+        {
+            let note = if *ignored { " (ignored)" } else { "" };
+            step_line(title, progress, note, chatty).map(|text| (Some(host), format!("{component}: {text}")))
         }
         RunEvent::Config { component, changes, applied: true } if !changes.is_empty() => {
             let keys = plural(changes.len() as u64, "key", "keys");
@@ -56,7 +59,7 @@ pub(super) fn live(event: &RunEvent, kind: RunKind, verbosity: u8) -> Option<(Op
             Some((Some(host), format!("{component}: {word} ({})", plural(u64::from(*probes), "probe", "probes"))))
         }
         RunEvent::ComponentFinished { component, status, millis }
-            if kind != RunKind::Plan && (chatty || *status != Status::Unchanged) =>
+            if chatty || (matches!(kind, RunKind::Deploy | RunKind::Lab) && *status != Status::Unchanged) =>
         {
             Some((None, format!("{component}: {} after {}", status_word(*status), duration(*millis))))
         }
@@ -96,7 +99,8 @@ fn what_it_is(facts: &Facts) -> String {
     clean(&format!("{system}, {}, {cpus}, {}", facts.arch, bytes(facts.memory))).into_owned()
 }
 
-fn step_line(title: &str, progress: &StepProgress, chatty: bool) -> Option<String> {
+/// `ignored` is said of a failure that stops nothing.
+fn step_line(title: &str, progress: &StepProgress, ignored: &str, chatty: bool) -> Option<String> {
     let title = clean(title);
     let (outcome, diff, micros) = match progress {
         StepProgress::Finished { outcome, diff, micros } => (outcome, diff, *micros),
@@ -107,7 +111,7 @@ fn step_line(title: &str, progress: &StepProgress, chatty: bool) -> Option<Strin
     let time = if millis >= LONG { format!(", {}", duration(millis)) } else { String::new() };
     let (sign, note) = match outcome {
         Outcome::Changed | Outcome::WouldChange => (marker(overall(diff.as_ref())), String::new()),
-        Outcome::Failed(failure) => (paint(RED, "!"), format!(": {}", clean(&failure.message))),
+        Outcome::Failed(failure) => (paint(RED, "!"), format!("{ignored}: {}", clean(&failure.message))),
         Outcome::Unknown { why } => (paint(YELLOW, "?"), format!(": cannot be told: {}", clean(why))),
         Outcome::NoChange if chatty => (" ".to_owned(), ": no change".to_owned()),
         Outcome::Skipped { why, .. } if chatty => (" ".to_owned(), format!(": skipped, {}", clean(why))),

@@ -155,8 +155,11 @@ impl Status {
         lines
     }
 
-    /// A line for each host at work, and one for the whole run.
+    /// A line for each host at work, and one for the whole run; none before it begins.
     pub(super) fn lines(&self, now: Instant) -> Vec<String> {
+        if self.lab.is_empty() {
+            return Vec::new();
+        }
         let width = self.width;
         let mut lines = Vec::new();
         for (host, (what, since)) in &self.links {
@@ -229,6 +232,7 @@ mod tests {
             step: StepId(0),
             title: title.to_owned(),
             source: Source { file: "recipes/agent/recipe.star".to_owned(), line: 3 },
+            ignored: false,
             progress,
         }
     }

@@ -32,6 +32,7 @@ pub(super) fn step(place: (&str, &str), title: &str, line: u32, progress: StepPr
         step: StepId(line),
         title: title.to_owned(),
         source: source(line),
+        ignored: title.ends_with("|| true"),
         progress,
     }
 }
@@ -429,6 +430,7 @@ pub(super) fn bad_deploy() -> Vec<RunEvent> {
     events.extend([
         step(("agent", "node-1"), "sync /opt/agent", 20, ended(Outcome::Failed(no_space()), vec![])),
         step(("agent", "node-1"), "service_ensure agent", 22, ended(Outcome::NotAttempted, vec![])),
+        step(("agent", "node-2"), "run rm /tmp/x || true", 19, ended(Outcome::Failed(no_space()), vec![])),
         step(("agent", "node-2"), "sync /opt/agent", 20, ended(Outcome::Failed(no_space()), vec![])),
         RunEvent::Health {
             component: "agent".parse().unwrap(),
