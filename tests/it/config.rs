@@ -3,7 +3,7 @@
 mod recipe;
 pub(crate) mod server;
 
-use std::{collections::BTreeMap, io::ErrorKind, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, io::ErrorKind, time::Duration};
 
 use etcd_client::{Compare, CompareOp, GetOptions, Permission, PutOptions, Txn, TxnOp};
 use ovs_cuisine::{
@@ -82,6 +82,17 @@ async fn authentication_is_switched_on_from_every_half_done_state() {
         assert_eq!(deploy(&store, &wish(&[("a", "1")])).await, (1, 0));
         assert!(etcd.client(None).await.unwrap().get("/ovs/agent/a", None).await.is_err(), "anonymous is refused");
     }
+}
+
+#[tokio::test]
+async fn two_runs_may_switch_authentication_on() {
+    let etcd = Etcd::start(&[]);
+    let open = || async { Store::open(etcd.access("root-pw"), dial(), &lab()).await.unwrap() };
+    let (one, two, three) = (open().await, open().await, open().await);
+    let done = tokio::join!(one.ensure_auth(LoginMode::Apply), two.ensure_auth(LoginMode::Apply));
+    assert!(done.0.is_ok() && done.1.is_ok(), "{done:?}");
+    assert_eq!(three.ensure_auth(LoginMode::Apply).await.unwrap(), None, "it was on already");
+    assert_eq!(deploy(&three, &wish(&[("a", "1")])).await, (1, 0));
 }
 
 #[tokio::test]
@@ -320,11 +331,11 @@ async fn secrets_are_compared_and_never_seen() {
     let mut seen = String::new();
     for wish in [hidden("canary-1"), hidden("canary-2"), hidden("canary-2"), wish(&[])] {
         let comparison = store.compare(&wish).await.unwrap();
-        seen += &format!("{wish:?} {comparison:?} {:?}", comparison.changes());
+        write!(seen, "{wish:?} {comparison:?} {:?}", comparison.changes()).unwrap();
         store.apply(comparison).await.unwrap();
-        seen += &format!("{:?}", store.history(&component("agent")).await.unwrap());
+        write!(seen, "{:?}", store.history(&component("agent")).await.unwrap()).unwrap();
     }
-    seen += &format!("{:?}", store.access());
+    write!(seen, "{:?}", store.access()).unwrap();
     assert!(!seen.contains("canary") && !seen.contains("root-pw"), "{seen}");
     assert!(seen.contains("***") && seen.contains("visible"));
     assert_eq!(store.get("/ovs/agent/").await.unwrap(), []);

@@ -95,7 +95,8 @@ impl Lab {
         Launch::start(&self.link_file(&self.link()))
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    /// Runs the launcher to its end.
+    fn run(arguments: &[&str]) -> Output {
         let output = launcher().args(arguments).output().unwrap();
         let said = String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned();
         assert!(!said.contains("canary"), "a secret was said: {said}");
@@ -263,11 +264,11 @@ async fn the_exit_status_is_the_process_s() {
     let link = lab.link_file(&lab.link());
     for (script, code) in [("exit 0", 0), ("exit 3", 3), ("kill -9 $$", 137), ("kill -TERM $$", 143)] {
         lab.describe(&json!({"argv": ["/bin/sh", "-c", script]})).await;
-        assert_eq!(lab.run(&[&link]).status.code(), Some(code), "{script}");
+        assert_eq!(Lab::run(&[&link]).status.code(), Some(code), "{script}");
     }
     for (program, code) in [("/no/such/program", 127), ("/etc/passwd", 126)] {
         lab.describe(&json!({"argv": [program]})).await;
-        let output = lab.run(&[&link]);
+        let output = Lab::run(&[&link]);
         assert_eq!(output.status.code(), Some(code));
         assert!(String::from_utf8_lossy(&output.stderr).contains(program));
     }
@@ -378,45 +379,45 @@ async fn once_and_check_tell_what_is_wrong() {
     let mut lab = Lab::new(&[]).await;
     let link = lab.link_file(&lab.link());
     let code = |output: &Output| output.status.code().unwrap();
-    assert_eq!(code(&lab.run(&["--check", &link])), 65, "no description yet");
+    assert_eq!(code(&Lab::run(&["--check", &link])), 65, "no description yet");
     let mut description = lab.talker();
     description["environment"] = json!({"TOKEN": "canary"});
     lab.describe(&description).await;
-    assert_eq!(code(&lab.run(&["--once", &link])), 65, "no file's key yet");
+    assert_eq!(code(&Lab::run(&["--once", &link])), 65, "no file's key yet");
     lab.put(&[("/ovs/agent/config", "canary".into())]).await;
-    let output = lab.run(&["--check", &link]);
+    let output = Lab::run(&["--check", &link]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(code(&output), 0);
     for part in ["etcd://agent:***@localhost", "config from /ovs/agent/config", "to be written", "TOKEN", "/bin/sh"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!lab.file("config").exists(), "check writes nothing");
-    assert_eq!(code(&lab.run(&["--once", &link])), 0);
+    assert_eq!(code(&Lab::run(&["--once", &link])), 0);
     assert_eq!(fs_err::read_to_string(lab.file("config")).unwrap(), "canary");
-    assert!(String::from_utf8_lossy(&lab.run(&["--check", &link]).stdout).contains("as wanted"));
+    assert!(String::from_utf8_lossy(&Lab::run(&["--check", &link]).stdout).contains("as wanted"));
 
     let place = |from: &str, to: &str| lab.link().replace(from, to);
-    assert_eq!(code(&lab.run(&["--once", &place("canary%3A%40%2Fpw", "canary")])), 77, "wrong password");
-    assert_eq!(code(&lab.run(&[&place("canary%3A%40%2Fpw", "canary")])), 77, "a service does not wait for that");
-    assert_eq!(code(&lab.run(&["--once", &place("/ovs/agent/", "/ovs/other/")])), 77, "another's prefix");
-    assert_eq!(code(&lab.run(&["--once", "etcd://agent:canary@localhost:1/n"])), 69);
-    assert_eq!(code(&lab.run(&["--once", "etcd://agent:canary@no-such-host.invalid/n"])), 69);
-    assert_eq!(code(&lab.run(&["--once", "etcd://agent:canary"])), 64);
-    assert_eq!(code(&lab.run(&[])), 64);
-    assert_eq!(code(&lab.run(&["--once", "@/no/such/file"])), 66);
+    assert_eq!(code(&Lab::run(&["--once", &place("canary%3A%40%2Fpw", "canary")])), 77, "wrong password");
+    assert_eq!(code(&Lab::run(&[&place("canary%3A%40%2Fpw", "canary")])), 77, "a service does not wait for that");
+    assert_eq!(code(&Lab::run(&["--once", &place("/ovs/agent/", "/ovs/other/")])), 77, "another's prefix");
+    assert_eq!(code(&Lab::run(&["--once", "etcd://agent:canary@localhost:1/n"])), 69);
+    assert_eq!(code(&Lab::run(&["--once", "etcd://agent:canary@no-such-host.invalid/n"])), 69);
+    assert_eq!(code(&Lab::run(&["--once", "etcd://agent:canary"])), 64);
+    assert_eq!(code(&Lab::run(&[])), 64);
+    assert_eq!(code(&Lab::run(&["--once", "@/no/such/file"])), 66);
     let open = lab.directory.path().join("agent.link");
     fs_err::set_permissions(&open, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let output = lab.run(&["--once", &link]);
+    let output = Lab::run(&["--once", &link]);
     assert_eq!(code(&output), 78);
     assert!(String::from_utf8_lossy(&output.stderr).contains("0600"));
     lab.describe(&json!({"argv": ["/bin/true"], "user": "no-such-user"})).await;
-    assert_eq!(code(&lab.run(&["--once", &lab.link()])), 67);
+    assert_eq!(code(&Lab::run(&["--once", &lab.link()])), 67);
     lab.put(&[(&format!("{NODE}/description"), r#"{"argv":["/bin/true"],"nope":"canary"}"#.into())]).await;
-    let output = lab.run(&["--once", &lab.link()]);
+    let output = Lab::run(&["--once", &lab.link()]);
     assert_eq!(code(&output), 65);
     assert!(String::from_utf8_lossy(&output.stderr).contains("nope"));
     for option in ["--help", "--version"] {
-        assert!(String::from_utf8_lossy(&lab.run(&[option]).stdout).contains("ovs-launch"));
+        assert!(String::from_utf8_lossy(&Lab::run(&[option]).stdout).contains("ovs-launch"));
     }
 }
 
@@ -434,7 +435,7 @@ async fn the_process_runs_as_its_user() {
         "user": "nobody", "directory": "/usr", "environment": {"EXTRA": "e"},
     }))
     .await;
-    let output = lab.run(&[&lab.link_file(&lab.link())]);
+    let output = Lab::run(&[&lab.link_file(&lab.link())]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let id = |option: &str| {
         let output = Command::new("id").args([option, "nobody"]).output().unwrap();

@@ -52,26 +52,34 @@ impl Store {
             return Err(ConfigError::BadLogin { user, why: "cannot switch authentication on: only `root` can" });
         }
         if mode == LoginMode::Apply {
-            let password = access.password.expose();
-            self.ensure_user(ROOT, password).await?;
-            self.accept(Meaning::Exists, "add role `root`", |mut client| async move {
-                client.role_add(ROOT).await.map(drop)
-            })
-            .await?;
-            self.accept(Meaning::Exists, "grant role `root`", |mut client| async move {
-                client.user_grant_role(ROOT, ROOT).await.map(drop)
-            })
-            .await?;
-            let enabled = self.connection.raw(|mut client| async move { client.auth_enable().await.map(drop) }).await;
-            match enabled.as_ref().map_err(Meaning::of) {
-                // Another run was faster, or our own answer was lost: the login below tells.
-                Ok(()) | Err(Meaning::LoginMissing | Meaning::StaleToken) => {}
-                Err(_) => enabled.map_err(|error| self.connection.explain("enable authentication", error))?,
+            if self.auth_was_enabled().await {
+                return Ok(None);
+            }
+            if let Err(error) = self.enable_auth(access.password.expose()).await {
+                // Another run may have been faster: what is left of our steps is refused then.
+                return if self.auth_was_enabled().await { Ok(None) } else { Err(error) };
             }
             self.auth_is_on().await?;
         }
         let details = vec!["authentication enabled".to_owned()];
         Ok(Some(AuthChange { user: ROOT.to_owned(), action: Action::Create, details }))
+    }
+
+    async fn enable_auth(&self, password: &str) -> Result<(), ConfigError> {
+        self.ensure_user(ROOT, password).await?;
+        self.accept(
+            Meaning::Exists,
+            "add role `root`",
+            |mut client| async move { client.role_add(ROOT).await.map(drop) },
+        )
+        .await?;
+        self.accept(Meaning::Exists, "grant role `root`", |mut client| async move {
+            client.user_grant_role(ROOT, ROOT).await.map(drop)
+        })
+        .await?;
+        self.connection
+            .call("enable authentication", |mut client| async move { client.auth_enable().await.map(drop) })
+            .await
     }
 
     /// A component's own login: user and role named after it, which may read below `prefix` (ends in `/`) and nothing

@@ -113,6 +113,16 @@ impl Store {
             .await
     }
 
+    /// Whether somebody switched authentication on since we opened; then we are logged in.
+    pub(super) async fn auth_was_enabled(&self) -> bool {
+        if self.auth_is_on().await.is_ok() {
+            return true;
+        }
+        self.connection.use_login(false).await;
+        false
+    }
+
+    /// Logs in; fails when authentication is off.
     pub(super) async fn auth_is_on(&self) -> Result<(), ConfigError> {
         self.connection.use_login(true).await;
         self.connection.call("log in", |_| async { Ok::<_, Error>(()) }).await?;
