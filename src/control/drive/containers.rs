@@ -137,7 +137,7 @@ pub async fn down(fleet: &Fleet, inventory: &Inventory, down: &Down, events: &Ev
             events.hint(RunEvent::Container { host, action, why, done: true, millis: 0 });
         }
         None => {
-            events.hint(RunEvent::Warning { host: None, text: format!("volume or network {} removed", event.name) })
+            events.hint(RunEvent::Warning { host: None, text: format!("volume or network {} removed", event.name) });
         }
     };
     engine.down(&inventory.lab.name, down.hosts.as_deref(), down.volumes, on_event).await?;
