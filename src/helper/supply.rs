@@ -6,7 +6,7 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{outbox::Outbox, stop::Stop};
@@ -17,6 +17,9 @@ use crate::{
 
 /// How many messages of content may wait: 16 of at most 256 KiB bound the memory, and keep the disk busy.
 const IN_FLIGHT: usize = 16;
+/// How long the near side may take for the next message of an answer. It may have a large file to read first, and many
+/// hosts to serve; one that is gone is noticed by the end of the stream.
+const SILENCE: Duration = Duration::from_secs(300);
 /// How often a wait looks whether it should end.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -36,10 +39,14 @@ struct Gate {
 }
 
 impl SupplyGate {
-    /// Passes content on; blocks while the plan is slower. False when nobody asked for it.
+    /// Passes content on; blocks while the plan is slower. False when the plan has not asked for it.
     pub(crate) fn deliver(&self, request: u32, supply: Supply) -> bool {
         let mut gate = self.lock();
-        if gate.wanted == 0 || gate.request != request {
+        if gate.request != request {
+            // The rest of an answer to a plan that is over.
+            return true;
+        }
+        if gate.wanted == 0 {
             return false;
         }
         if matches!(supply, Supply::End | Supply::Gone { .. }) {
@@ -61,11 +68,16 @@ impl SupplyGate {
 
     /// Waits until the answer to the demand before has passed by, then opens a new one.
     fn open(&self, request: u32, wants: usize, stop: &Stop) -> io::Result<Receiver<Supply>> {
+        let since = Instant::now();
         let mut gate = self.lock();
         gate.taker = None;
-        while gate.wanted > 0 {
+        // Answers carry the number of their plan, so only one of the same plan has to be waited for.
+        while gate.request == request && gate.wanted > 0 {
             if stop.is_set() {
                 return Err(cancelled());
+            }
+            if since.elapsed() > SILENCE {
+                return Err(silent());
             }
             gate = self.shared.1.wait_timeout(gate, TICK).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -106,9 +118,13 @@ impl Supplier for ChannelSupplier {
 
     fn next_supply(&mut self) -> io::Result<Supply> {
         let answer = self.answer.as_ref().ok_or_else(|| io::Error::other("nothing was demanded"))?;
+        let since = Instant::now();
         loop {
             if self.stop.is_set() {
                 return Err(cancelled());
+            }
+            if since.elapsed() > SILENCE {
+                return Err(silent());
             }
             match answer.recv_timeout(TICK) {
                 Ok(supply) => return Ok(supply),
@@ -126,7 +142,66 @@ impl Drop for ChannelSupplier {
     }
 }
 
+fn silent() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("the near side sent no content for {} s", SILENCE.as_secs()))
+}
+
 fn cancelled() -> io::Error {
     // Not `Interrupted`: readers of the standard library would try again for ever.
     io::Error::new(io::ErrorKind::ConnectionAborted, "the run was cancelled")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Digest, Want};
+
+    fn supplier(gate: &SupplyGate) -> ChannelSupplier {
+        ChannelSupplier::new(1, gate.clone(), Outbox::new(Box::new(io::sink())), Stop::default())
+    }
+
+    fn demand(wants: usize) -> Demand {
+        Demand { wants: vec![Want { digest: Digest::of(b""), size: 0, basis: Vec::new() }; wants] }
+    }
+
+    #[test]
+    fn content_reaches_the_plan_that_demanded_it() {
+        let gate = SupplyGate::default();
+        assert!(!gate.deliver(0, Supply::End), "nothing was demanded");
+        let mut supplier = supplier(&gate);
+        supplier.demand(demand(1)).unwrap();
+        assert!(gate.deliver(2, Supply::End), "another plan's is passed over");
+        assert!(gate.deliver(1, Supply::Take(3)) && gate.deliver(1, Supply::End));
+        assert_eq!(supplier.next_supply().unwrap(), Supply::Take(3));
+        assert_eq!(supplier.next_supply().unwrap(), Supply::End);
+        assert!(!gate.deliver(1, Supply::End), "the answer was complete");
+    }
+
+    #[test]
+    fn the_rest_of_an_unwanted_answer_passes_by() {
+        let gate = SupplyGate::default();
+        let mut given_up = supplier(&gate);
+        given_up.demand(demand(2)).unwrap();
+        assert!(gate.deliver(1, Supply::End));
+        drop(given_up);
+        // More than the queue holds: the reader of the channel is not held up.
+        for _ in 0..IN_FLIGHT * 2 {
+            assert!(gate.deliver(1, Supply::Take(1)));
+        }
+        assert!(gate.deliver(1, Supply::End));
+        let mut next = supplier(&gate);
+        next.demand(demand(1)).unwrap();
+        assert!(gate.deliver(1, Supply::Take(7)));
+        assert_eq!(next.next_supply().unwrap(), Supply::Take(7));
+    }
+
+    #[test]
+    fn a_cancelled_plan_waits_for_nothing() {
+        let gate = SupplyGate::default();
+        let stop = Stop::default();
+        let mut supplier = ChannelSupplier::new(1, gate, Outbox::new(Box::new(io::sink())), stop.clone());
+        supplier.demand(demand(1)).unwrap();
+        stop.end_plan();
+        assert_eq!(supplier.next_supply().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
 }
