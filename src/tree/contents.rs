@@ -34,7 +34,7 @@ pub struct Contents {
 enum Stored {
     InTree { root: Arc<Root>, path: RelPath },
     File(PathBuf),
-    Bytes(Vec<u8>),
+    Bytes(Arc<[u8]>),
 }
 
 impl Contents {
@@ -57,7 +57,7 @@ impl Contents {
     /// Adds bytes that are kept in memory; gives their digest.
     pub fn add_bytes(&mut self, bytes: Vec<u8>) -> Digest {
         let digest = Digest::of(&bytes);
-        self.stored.entry(digest).or_insert(Stored::Bytes(bytes));
+        self.stored.entry(digest).or_insert_with(|| Stored::Bytes(bytes.into()));
         digest
     }
 
@@ -88,7 +88,7 @@ impl Contents {
     fn supply(&self, want: &Want, answer: &mut Answer<'_>) -> io::Result<Result<(), String>> {
         let (mut reader, name): (Box<dyn Read + '_>, String) = match self.stored.get(&want.digest) {
             None => return Ok(Err(format!("content {} is not part of this run", want.digest.short()))),
-            Some(Stored::Bytes(bytes)) => (Box::new(bytes.as_slice()), "memory".to_owned()),
+            Some(Stored::Bytes(bytes)) => (Box::new(&**bytes), "memory".to_owned()),
             Some(Stored::InTree { root, path }) => {
                 let name = format!("`{}`", root.path_of(path.as_bytes()).display());
                 match root.open_file(path.as_bytes()) {

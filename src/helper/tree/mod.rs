@@ -25,8 +25,11 @@ use self::{
 };
 use crate::{
     helper::failure::{bad_input, io_failure},
-    plan::{self, Action, Change, Detail, Diff, FailureKind, HostPath, OpFailure},
-    tree::{Digest, Entry, EntryKind, IgnoreRules, MAX_MANIFEST, Manifest, RelPath, Root, Supplier, TreeSummary, Want},
+    plan::{self, Action, Change, Detail, Diff, FailureKind, HostPath, MaxDelete, OpFailure},
+    tree::{
+        Digest, Entry, EntryKind, IgnoreRules, MAX_MANIFEST, Manifest, RelPath, Root, Supplier, TreeSummary, Want,
+        printable,
+    },
 };
 
 /// Most paths that a diff names.
@@ -74,6 +77,7 @@ pub fn compare(
     place: &Place<'_>,
     supplier: &mut dyn Supplier,
 ) -> Result<Option<TreeChange>, OpFailure> {
+    refuse_to_lose_the_host(op, place)?;
     let lines: Vec<String> = op.tree.ignore.iter().chain(&op.ignore).cloned().collect();
     let mut rules = IgnoreRules::new(&lines).map_err(|error| bad_input(error.to_string()))?;
     let memory = Memory::of(&op.dest, place.state, place.remember);
@@ -100,6 +104,23 @@ pub fn compare(
         state,
         work,
     }))
+}
+
+/// With deletions, everything that the tree does not have goes: neither the whole host nor the helper's own files must.
+fn refuse_to_lose_the_host(op: &plan::Sync, place: &Place<'_>) -> Result<(), OpFailure> {
+    let dest = op.dest.as_path();
+    let why = if dest.parent().is_none() {
+        "it is the whole host"
+    } else if place.state.is_some_and(|state| state.starts_with(dest)) {
+        "it holds the helper's own files"
+    } else {
+        return Ok(());
+    };
+    if op.delete == MaxDelete::Never {
+        return Ok(());
+    }
+    let message = format!("cannot sync to `{}` with deletions: {why}", op.dest);
+    Err(bad_input(message).hint("sync without `delete`, or to a directory further down"))
 }
 
 /// The tree's manifest: remembered, or else fetched and remembered.
@@ -174,8 +195,8 @@ impl TreeChange {
     }
 
     /// Where an entry is, for messages.
-    fn path_of(&self, path: &RelPath) -> String {
-        format!("{}/{path}", self.dest.as_str().trim_end_matches('/'))
+    fn path_of(&self, path: &[u8]) -> String {
+        format!("{}/{}", self.dest.as_str().trim_end_matches('/'), printable(path))
     }
 
     /// Makes the directory equal to the tree. Until all content is here and verified, the directory stays as it was;

@@ -90,7 +90,7 @@ impl<'a> Staging<'a> {
     }
 
     fn failure(&self, doing: &str, entry: &Entry, error: &io::Error) -> OpFailure {
-        io_failure(doing, self.change.path_of(&entry.path), error)
+        io_failure(doing, self.change.path_of(entry.path.as_bytes()), error)
     }
 
     fn make_symlink(&mut self, stage: &Stage, entry: &Entry, target: &[u8]) -> io::Result<()> {
@@ -266,7 +266,7 @@ impl<'a> Staging<'a> {
         let mut reception = Reception::open(supplier, wants.collect(), &self.change.dest)?;
         for (new, basis) in batch {
             let mut file = self.create(*new)?;
-            let name = self.change.path_of(&new.entry.path);
+            let name = self.change.path_of(new.entry.path.as_bytes());
             reception.receive(new.digest, new.size, basis.as_ref(), &mut file, &name)?;
             self.finish(&file, *new)?;
             self.made.insert(new.digest, &new.stage.at);

@@ -14,7 +14,7 @@ use super::{TreeChange, ground::Ground, work::Switch};
 use crate::{
     helper::failure::io_failure,
     plan::OpFailure,
-    tree::{EntryKind, RelPath, printable},
+    tree::{EntryKind, RelPath},
 };
 
 /// Switches a directory over to what was staged.
@@ -64,7 +64,7 @@ impl<'a> Switching<'a> {
     }
 
     fn failure(&self, doing: &str, path: &[u8], error: &io::Error) -> OpFailure {
-        io_failure(doing, format!("{}/{}", self.change.dest, printable(path)), error)
+        io_failure(doing, self.change.path_of(path), error)
     }
 
     /// Switches. After an error every file is still wholly old or wholly new.

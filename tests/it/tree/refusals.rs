@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 use ovs_cuisine::{
-    helper::tree::fetch_blob,
+    helper::tree::{Place, compare, fetch_blob},
     plan::{FailureKind, MaxDelete, OpFailure},
     tree::{Contents, Digest, Supply},
 };
@@ -113,6 +113,29 @@ fn destinations_that_cannot_be_are_refused() {
     let refused = failure(&world);
     assert!(refused.message.contains("leads nowhere"), "{refused}");
     assert!(!world.path().join("nowhere").exists());
+}
+
+#[test]
+fn neither_the_whole_host_nor_the_helpers_files_can_be_deleted() {
+    let world = World::new();
+    world.write("file", "x");
+    let source = world.scan();
+    let mut op = world.op(&source);
+    let state = world.dst().join("deep/state");
+    let place = Place { state: Some(&state), ..Place::default() };
+    for (dest, delete, why) in [
+        ("/", MaxDelete::Any, "the whole host"),
+        ("/", MaxDelete::AtMost(5), "the whole host"),
+        (world.dst().to_str().unwrap(), MaxDelete::Any, "the helper's own files"),
+    ] {
+        op.dest = dest.parse().unwrap();
+        op.delete = delete;
+        let refused = compare(&op, &place, &mut Loopback::new(&source)).unwrap_err();
+        assert_eq!(refused.kind, FailureKind::BadInput);
+        assert!(refused.message.contains(why), "{refused}");
+    }
+    op.delete = MaxDelete::Never;
+    assert!(compare(&op, &place, &mut Loopback::new(&source)).unwrap().is_some());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, process::Command};
 
 use ovs_cuisine::tree::{Digest, EntryKind, Index, Root, ScanError, SourceTree, status_at, unix_now};
 
-use super::world::{World, link, write};
+use super::world::{Loopback, World, link, write};
 
 fn paths(tree: &SourceTree) -> Vec<String> {
     tree.manifest().entries().iter().map(|entry| entry.path.to_string()).collect()
@@ -109,4 +109,22 @@ fn an_edit_that_keeps_size_and_time_is_found() {
     fs_err::OpenOptions::new().write(true).open(&file).unwrap().file().set_modified(time).unwrap();
     let after = SourceTree::scan(&world.src(), &[], Some(&index)).unwrap();
     assert_ne!(before.summary().root, after.summary().root);
+}
+
+#[test]
+fn a_host_proves_an_unchanged_tree_by_its_index_alone() {
+    let world = World::new();
+    world.write("file", "wanted");
+    write(&world.dst().join("file"), "others");
+    let status = status_at(Root::open(&world.dst()).unwrap(), b"file").unwrap();
+    let mut index = Index::default();
+    index.remember(&status, Digest::of(b"wanted"), unix_now() + 60);
+    let name = Digest::of(world.dst().to_str().unwrap().as_bytes()).short();
+    index.save(&world.state().join("trees").join(format!("{name}.index"))).unwrap();
+    let source = world.scan();
+    // Only the index can have said so: the file was not read.
+    assert!(world.compare(&source, &mut Loopback::new(&source), false).unwrap().is_none());
+    // Any change of the file takes the index's word away.
+    write(&world.dst().join("file"), "change");
+    assert!(world.compare(&source, &mut Loopback::new(&source), false).unwrap().is_some());
 }
