@@ -110,7 +110,7 @@ fn launcher() -> Command {
     command
 }
 
-/// A running launcher; killed with the test.
+/// A running launcher; ended with the test.
 struct Launch {
     child: Child,
     stdout: Receiver<String>,
@@ -161,7 +161,16 @@ impl Launch {
 }
 
 impl Drop for Launch {
+    // Asked first: a launcher that is killed can end its process, but not what that one started.
     fn drop(&mut self) {
+        let deadline = Instant::now() + LONG;
+        // Not one that has been waited for: its number may be somebody else's by now.
+        let runs = matches!(self.child.try_wait(), Ok(None));
+        if runs && kill_process(Pid::from_child(&self.child), Signal::TERM).is_ok() {
+            while self.child.try_wait().is_ok_and(|status| status.is_none()) && Instant::now() < deadline {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
