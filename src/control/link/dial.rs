@@ -25,6 +25,7 @@ use super::{
     remote_text::one_line,
     socket::{Carrier, Greeting, Socket},
     target::Target,
+    tunnel::Tunnel,
 };
 
 /// Handshakes at once with one server. More than sshd's `MaxStartups` (10 by default) are dropped at random.
@@ -131,7 +132,7 @@ async fn attempt(
     let carrier = match &via {
         Some(via) => {
             let channel = via.open_tcp(&target.address, target.port, Phase::Dial).await?;
-            Carrier::Channel(Box::new(channel.into_stream()))
+            Carrier::Channel(Box::new(Tunnel::new(channel)))
         }
         None => Carrier::Tcp(dial(target).await?),
     };

@@ -22,6 +22,7 @@ mod script;
 mod shell;
 mod socket;
 mod target;
+mod tunnel;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +32,7 @@ use tokio::{
     time::Instant,
 };
 
-use self::{connection::Connection, dial::Patience};
+use self::{connection::Connection, dial::Patience, tunnel::Tunnel};
 pub use self::{
     error::{Hop, LinkError, LinkErrorKind, Phase, SudoProblem},
     exec::ExecOutput,
@@ -107,7 +108,7 @@ impl Link {
     pub async fn tunnel(&self, host: &str, port: u16) -> Result<Box<dyn Stream>, LinkError> {
         let connection = self.bulk().await?;
         let channel = connection.open_tcp(host, port, Phase::Open).await.map_err(|kind| kind.of(&self.target))?;
-        Ok(Box::new(channel.into_stream()))
+        Ok(Box::new(Tunnel::new(channel)))
     }
 
     /// The second connection. Whoever comes while it is being made waits for it.
@@ -122,7 +123,8 @@ impl Link {
         Ok(connection)
     }
 
-    /// Runs a command with the user's login shell, without input, and waits until it ends.
+    /// Runs a command with the user's login shell, without input, and waits until it ends, however long that takes: only
+    /// a dead connection ends the wait. Cancelling closes the channel.
     pub async fn exec(&self, command: &str) -> Result<ExecOutput, LinkError> {
         exec::run(&self.control, command).await.map_err(|kind| kind.of(&self.target))
     }

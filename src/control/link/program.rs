@@ -39,9 +39,11 @@ pub enum ProgramError {
 }
 
 impl HelperProgram {
-    /// The helper: the embedded one, or the file that `OVS_CUISINE_HELPER` names.
+    /// The helper: the embedded one, or the file that `OVS_CUISINE_HELPER` names. Read and unpacked once per run.
     pub fn embedded() -> Result<Self, ProgramError> {
+        static HELPER: OnceLock<HelperProgram> = OnceLock::new();
         Self::from_variable(
+            &HELPER,
             "OVS_CUISINE_HELPER",
             include_bytes!(env!("OVS_CUISINE_EMBEDDED_HELPER_ZST")),
             env!("OVS_CUISINE_EMBEDDED_HELPER_ID"),
@@ -57,6 +59,19 @@ impl HelperProgram {
     }
 
     fn from_variable(
+        known: &OnceLock<Self>,
+        variable: &'static str,
+        packed: &'static [u8],
+        id: &'static str,
+        size: &'static str,
+    ) -> Result<Self, ProgramError> {
+        if let Some(program) = known.get() {
+            return Ok(program.clone());
+        }
+        Self::read(variable, packed, id, size).map(|program| known.get_or_init(|| program).clone())
+    }
+
+    fn read(
         variable: &'static str,
         packed: &'static [u8],
         id: &'static str,
@@ -120,7 +135,9 @@ impl fmt::Debug for HelperProgram {
 
 /// `ovs-launch`: the embedded one, or the file that `OVS_CUISINE_LAUNCH` names.
 pub fn launcher() -> Result<HelperProgram, ProgramError> {
+    static LAUNCHER: OnceLock<HelperProgram> = OnceLock::new();
     HelperProgram::from_variable(
+        &LAUNCHER,
         "OVS_CUISINE_LAUNCH",
         include_bytes!(env!("OVS_CUISINE_EMBEDDED_LAUNCH_ZST")),
         env!("OVS_CUISINE_EMBEDDED_LAUNCH_ID"),

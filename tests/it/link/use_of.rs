@@ -10,7 +10,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::sshd::{Options, Sshd, free_port, shared};
+use super::sshd::{INSIDE, Options, Sshd, free_port, shared};
 
 #[tokio::test]
 async fn two_hundred_commands_give_their_own_status() {
@@ -129,6 +129,9 @@ async fn a_tunnel_carries_both_ways() {
         sending.await.unwrap();
     }
     echo.await.unwrap();
+    // A tunnel may be dropped on a thread that knows no runtime.
+    let stream = link.tunnel("127.0.0.1", sshd.port).await.unwrap();
+    std::thread::spawn(move || drop(stream)).join().unwrap();
     // A second connection carries tunnels, one for all of them.
     assert_eq!(sshd.log().matches("Accepted publickey").count(), 2);
 }
@@ -140,6 +143,7 @@ async fn a_tunnel_to_nothing_says_so_and_another_can_be_opened() {
     let error = link.tunnel("127.0.0.1", free_port()).await.err().unwrap();
     assert!(matches!(&*error.kind, LinkErrorKind::Refused { .. }), "{error}");
     let mut stream = link.tunnel("127.0.0.1", sshd.port).await.unwrap();
+    assert_eq!(stream.write(&[]).await.unwrap(), 0);
     let mut banner = [0; 4];
     stream.read_exact(&mut banner).await.unwrap();
     assert_eq!(&banner, b"SSH-");
@@ -243,6 +247,49 @@ async fn a_shell_has_a_terminal_of_our_size() {
     screen.input.send(Bytes::from_static(b"exit 5\n")).await.unwrap();
     read_until(&mut seen, "exit").await;
     assert_eq!(shell.await.unwrap().unwrap(), 5);
+}
+
+/// The whole program under `script(1)`, which gives it a terminal. The terminal's settings must come back, also when
+/// the program is told to end meanwhile.
+#[test]
+fn a_terminal_is_afterwards_as_before() {
+    let sshd = Sshd::start();
+    let inventory = sshd.path().join("lab.toml");
+    let access = format!(
+        "[lab]\nname = \"t\"\nrecipes = []\n\n[host.node]\nssh = {{ address = \"127.0.0.1\", port = {}, key = \"{}\", \
+         host_key = \"{}\" }}\n",
+        sshd.port,
+        sshd.key().display(),
+        sshd.host_key("ed25519")
+    );
+    fs_err::write(&inventory, access).unwrap();
+    let program = format!("{} ssh {} node --", env!("CARGO_BIN_EXE_ovs-cuisine"), inventory.display());
+    let mark = sshd.path().join("raw");
+    let commands = format!(
+        "exec 3<&0\nstty cols 77 rows 11\nstty -g\n{program} 'tty && stty size; exit 3'\necho status $?\nstty -g\n\
+         {program} 'touch {INSIDE}/raw; sleep 300' <&3 &\n\
+         while [ ! -e {mark} ]; do sleep 0.05; done\nstty -a | grep -o -e '-icanon'\n\
+         kill -TERM $!\nwait $!\necho status $?\nstty -g\n",
+        mark = mark.display()
+    );
+    let file = sshd.path().join("commands");
+    fs_err::write(&file, commands).unwrap();
+    let mut script = std::process::Command::new("script")
+        .args(["-qec", &format!("bash {}", file.display()), "/dev/null"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Nothing is typed, and the keyboard stays there.
+    let keyboard = script.stdin.take();
+    let output = script.wait_with_output().unwrap();
+    drop(keyboard);
+    let text = String::from_utf8(output.stdout).unwrap().replace('\r', "");
+    let lines: Vec<&str> = text.lines().collect();
+    let [before, tty, size, exit, after, raw, ended, at_last] = lines[..] else { panic!("{text}") };
+    assert!(tty.starts_with("/dev/pts/"), "{text}");
+    assert_eq!((size, exit, raw, ended), ("11 77", "status 3", "-icanon", "status 143"), "{text}");
+    assert_eq!((before, before), (after, at_last), "{text}");
 }
 
 #[tokio::test]
