@@ -40,6 +40,11 @@ pub(crate) struct Host {
     _alone: MutexGuard<'static, ()>,
 }
 
+/// Lists every file that a step could touch. What runsv keeps of running services changes by itself, and the engine
+/// touches /etc itself after the start.
+const LISTING: &str = "find /etc /home /opt /root /small /srv /usr/local /usr/sbin /var -mindepth 1 \\( -name supervise -o -path '/var/log/*/*' \\) -prune \
+    -o -printf '%p %y %m %U %G %s %T@ %C@ %l\\n' | sort; cat /etc/passwd /etc/group";
+
 /// The container of this run; made when it is first asked for.
 pub(crate) fn host() -> Host {
     static ALONE: Mutex<()> = Mutex::new(());
@@ -75,7 +80,24 @@ fn start() -> String {
     while !docker_output(&["exec", &name, "sh", "-c", up]).status.success() {
         assert!(since.elapsed() < DEADLINE, "the container does not come up");
     }
+    settle(&name, since);
     name
+}
+
+/// Waits until the machine has been quiet for a second: the engine and the services write until a moment after the
+/// start, and nothing tells when they are done.
+fn settle(name: &str, since: Instant) {
+    let listing = || docker_output(&["exec", name, "sh", "-c", LISTING]).stdout;
+    let mut before = listing();
+    loop {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        let after = listing();
+        if after == before {
+            return;
+        }
+        assert!(since.elapsed() < DEADLINE, "the container does not come to rest");
+        before = after;
+    }
 }
 
 /// That a machine is as it was, or else what is not.
@@ -125,11 +147,7 @@ impl Host {
 
     /// Every file that a step could touch, with all that a write would change.
     pub(crate) fn listing(&self) -> String {
-        // What runsv keeps of running services changes by itself, and the engine touches /etc itself after the start.
-        self.shell(
-            "find /etc /home /opt /root /small /srv /usr/local /usr/sbin /var -mindepth 1 \\( -name supervise -o -path '/var/log/*/*' \\) -prune \
-             -o -printf '%p %y %m %U %G %s %T@ %C@ %l\\n' | sort; cat /etc/passwd /etc/group",
-        )
+        self.shell(LISTING)
     }
 
     /// Starts a helper as root.
