@@ -91,10 +91,10 @@ impl Bootstrap<'_> {
         let command = script::start(self.target, self.program.id(), &nonce, look != Look::Nowhere)?;
         let mut heard = self.listen(&command, &nonce).await?;
         if let Some(first) = heard.first.take() {
-            let Heard { channel, stderr, .. } = heard;
+            let Heard { channel, stderr, ending, .. } = heard;
             let (reader, writer, close) = (channel.reader, channel.writer, channel.close);
             let state = Arc::clone(self.connection.state());
-            return Ok(Started::Begun(Box::new(Begun { reader, writer, close, first, stderr, state })));
+            return Ok(Started::Begun(Box::new(Begun { reader, writer, close, first, stderr, ending, state })));
         }
         match script::verdict(&heard.noise, &nonce) {
             Some(Verdict::Missing { place, directory, machine }) => Ok(Started::Missing { place, directory, machine }),

@@ -132,6 +132,8 @@ pub(super) struct Begun {
     /// What came after the preamble.
     pub(super) first: Vec<u8>,
     pub(super) stderr: Tail,
+    /// The exit status of a helper that ended at once may come before its output.
+    pub(super) ending: Ending,
     pub(super) state: Arc<State>,
 }
 
@@ -258,7 +260,7 @@ async fn read_frames(
     queue: mpsc::UnboundedSender<(FromHelper, Option<OwnedSemaphorePermit>)>,
     shared: Arc<Shared>,
 ) {
-    let Begun { mut reader, writer, close, first, mut stderr, state } = begun;
+    let Begun { mut reader, writer, close, first, mut stderr, mut ending, state } = begun;
     let mut frames = Frames {
         decoder: FrameDecoder::default(),
         room: Arc::new(Semaphore::new(RECEIVING)),
@@ -266,7 +268,6 @@ async fn read_frames(
         queue,
         shared: Arc::clone(&shared),
     };
-    let mut ending = Ending::default();
     let mut result = frames.push(&first).await;
     let mut at_end = false;
     while result.is_ok() {
