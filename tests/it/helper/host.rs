@@ -40,10 +40,10 @@ pub(crate) struct Host {
     _alone: MutexGuard<'static, ()>,
 }
 
-/// Lists every file that a step could touch. What runsv keeps of running services changes by itself, and the engine
-/// touches /etc itself after the start.
+/// Lists every file that a step could touch. What runsv keeps of running services changes by itself, the engine
+/// touches /etc itself after the start, and the helper's own state lies in /var/lib.
 const LISTING: &str = "find /etc /home /opt /root /small /srv /usr/local /usr/sbin /var -mindepth 1 \\( -name supervise -o -path '/var/log/*/*' \\) -prune \
-    -o -printf '%p %y %m %U %G %s %T@ %C@ %l\\n' | sort; cat /etc/passwd /etc/group";
+    -o -path /var/lib -o -printf '%p %y %m %U %G %s %T@ %C@ %l\\n' | sort; cat /etc/passwd /etc/group";
 
 /// The container of this run; made when it is first asked for.
 pub(crate) fn host() -> Host {
