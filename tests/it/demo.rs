@@ -111,6 +111,9 @@ fn second_deploy_changes_nothing(lab: &TestLab) {
     assert_eq!(end["keys_changed"], 0);
     assert!(end["components"].as_array().unwrap().iter().all(|component| component["status"] == "unchanged"), "{end}");
     lab.expect(0, &["plan", "LAB", "--exit-code"]);
+    // A command on a host is no component: it leaves no trace in etcd.
+    let exec = lab.expect(0, &["exec", "LAB", "--on", "node-*", "--json", "--", "true"]);
+    assert_eq!(summary(&exec.events())["keys_changed"], 0);
     let text = lab.expect(0, &["deploy", "LAB"]).stdout;
     assert!(text.contains("0 changed"), "{text}");
 }

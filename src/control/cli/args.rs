@@ -8,7 +8,7 @@ use clap::{ArgAction, Args as ClapArgs, CommandFactory, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "ovs-cuisine", version, about, propagate_version = true, max_term_width = 100)]
 #[command(after_help = "\
-Exit status: 0 done; 10 `plan --exit-code` found changes; 20 bad input; 30 a host or engine could not be
+Exit status: 0 done; 10 `plan --exit-code` found changes; 20 bad input; 30 a host or engine could not be \
 reached or trusted; 40 a step, probe or transaction failed; 50 stopped by policy; 130 interrupted.")]
 pub(super) struct Args {
     /// Says more: unchanged steps, facts, timings. Twice: what we do internally.

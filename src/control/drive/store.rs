@@ -263,6 +263,10 @@ impl Crew {
             return Err(Box::new(problem(&error, error.hint())));
         };
         let Some(bound) = self.bound(&component.name) else { return Ok(Status::Unchanged) };
+        // An ad-hoc run has never written keys, so there are none of its own to take away either.
+        if keys.is_empty() && !self.inventory.components.contains_key(&component.name) {
+            return Ok(Status::Unchanged);
+        }
         if self.mode == Mode::Check
             && let Some(why) = self.why_not_comparable(handle, evaluations)
         {
@@ -277,7 +281,12 @@ impl Crew {
             }
             Err(error) => return Err(shown(error)),
         };
-        let login = self.ensure_login(store, component, &bound.prefix).await?;
+        // Who keeps nothing in etcd needs no login there.
+        let login = if keys.is_empty() {
+            Vec::new()
+        } else {
+            self.ensure_login(store, component, &bound.prefix).await?
+        };
         let wish = self.wish(store, component, &bound.prefix, keys, evaluations).await.map_err(shown)?;
         let comparison = store.compare(&wish).await.map_err(shown)?;
         let mut changes = login;
