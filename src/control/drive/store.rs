@@ -282,11 +282,8 @@ impl Crew {
             Err(error) => return Err(shown(error)),
         };
         // Who keeps nothing in etcd needs no login there.
-        let login = if keys.is_empty() {
-            Vec::new()
-        } else {
-            self.ensure_login(store, component, &bound.prefix).await?
-        };
+        let login =
+            if keys.is_empty() { Vec::new() } else { self.ensure_login(store, component, &bound.prefix).await? };
         let wish = self.wish(store, component, &bound.prefix, keys, evaluations).await.map_err(shown)?;
         let comparison = store.compare(&wish).await.map_err(shown)?;
         let mut changes = login;
