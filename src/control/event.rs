@@ -18,6 +18,8 @@ pub enum RunKind {
     Exec,
     /// Starts or removes containers only.
     Lab,
+    /// Brings a component's trees to its hosts and restarts what reacts to them.
+    Push,
 }
 
 /// Something that happened during a run. Sent by drive, folded by report.
@@ -144,8 +146,46 @@ pub enum RunEvent {
         /// What.
         text: String,
     },
+    /// A push has brought one set of changes to a component's hosts.
+    ChangeSet(ChangeSet),
+    /// A watched push is in sync and waits for the next change.
+    InSync {
+        /// Which component.
+        component: ComponentName,
+        /// Hosts whose content was compared and equals the sources.
+        hosts: Vec<HostName>,
+        /// The directories of this machine that are watched.
+        sources: Vec<String>,
+    },
     /// The run has ended.
     RunFinished(Summary),
+}
+
+/// What a push brought to a component's hosts in one go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ChangeSet {
+    /// Which component.
+    pub component: ComponentName,
+    /// False when it was only compared (`--check`).
+    pub applied: bool,
+    /// Hosts that were (or would be) changed.
+    pub hosts: Vec<HostName>,
+    /// Hosts that did not get it: lost, or a step failed.
+    pub failed: Vec<HostName>,
+    /// Entries made new on the host that needed most.
+    pub created: u64,
+    /// Entries changed, likewise.
+    pub modified: u64,
+    /// Entries removed, likewise.
+    pub removed: u64,
+    /// Bytes of content of new and changed files, likewise.
+    pub bytes: u64,
+    /// The first changed paths, each prefixed with `+`, `~` or `-`.
+    pub paths: Vec<String>,
+    /// Services that were (or would be) started or restarted, each once, in the order in which it happened.
+    pub restarted: Vec<String>,
+    /// From the notice of the change to its end on the last host, in milliseconds.
+    pub millis: u64,
 }
 
 /// Where a host's connection stands.

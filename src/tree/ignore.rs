@@ -1,6 +1,6 @@
 //! The one matcher of gitignore patterns: scan, comparison and deletion all ask it.
 
-use ::ignore::gitignore::{Gitignore, GitignoreBuilder};
+use ::ignore::gitignore::{Gitignore, GitignoreBuilder, Glob};
 
 use super::RelPath;
 
@@ -14,9 +14,46 @@ pub const IGNORE_FILE: &str = ".cuisineignore";
 /// last pattern that matches decides.
 #[derive(Debug, Clone)]
 pub struct IgnoreRules {
-    files: Vec<String>,
-    parameters: Vec<String>,
+    files: Vec<Rule>,
+    parameters: Vec<Rule>,
     matcher: Gitignore,
+}
+
+/// A pattern as a line relative to the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rule {
+    line: String,
+    origin: RuleOrigin,
+}
+
+/// Where a pattern comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleOrigin {
+    /// An ignore file.
+    File {
+        /// Its directory, relative to the root; empty for the root.
+        directory: String,
+        /// Line, from 1.
+        line: usize,
+        /// The pattern as it is written there.
+        pattern: String,
+    },
+    /// A parameter.
+    Parameter {
+        /// The pattern.
+        pattern: String,
+    },
+}
+
+/// What the rules say of a path, and which of them decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether it is ignored.
+    pub is_ignored: bool,
+    /// The path that the rule matches: the path itself, or a directory above it.
+    pub at: RelPath,
+    /// The deciding rule.
+    pub origin: RuleOrigin,
 }
 
 /// Why a pattern is not one.
@@ -32,14 +69,26 @@ pub struct PatternError {
 impl IgnoreRules {
     /// Rules from parameters, each one pattern relative to the root.
     pub fn new(parameters: &[String]) -> Result<Self, PatternError> {
+        let rule = |pattern: &String| Rule {
+            line: pattern.clone(),
+            origin: RuleOrigin::Parameter { pattern: pattern.clone() },
+        };
+        let parameters: Vec<Rule> = parameters.iter().map(rule).collect();
         let matcher = compile(parameters.iter())?;
-        Ok(Self { files: Vec::new(), parameters: parameters.to_vec(), matcher })
+        Ok(Self { files: Vec::new(), parameters, matcher })
     }
 
     /// Adds the text of an ignore file in `directory` (no bytes: the root). The directory's name must be UTF-8.
     pub fn add_file(&mut self, directory: &str, text: &str) -> Result<(), PatternError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let added: Vec<String> = text.lines().filter_map(|line| rebased(directory, line)).collect();
+        let added: Vec<Rule> = (1..)
+            .zip(text.lines())
+            .filter_map(|(number, line)| {
+                let pattern = line.trim_end().to_owned();
+                let origin = RuleOrigin::File { directory: directory.to_owned(), line: number, pattern };
+                Some(Rule { line: rebased(directory, line)?, origin })
+            })
+            .collect();
         if added.is_empty() {
             return Ok(());
         }
@@ -51,18 +100,38 @@ impl IgnoreRules {
     /// All rules as lines relative to the root, in order of rising weight. [`IgnoreRules::new`] makes equal rules of
     /// them.
     pub fn lines(&self) -> Vec<String> {
-        self.files.iter().chain(&self.parameters).cloned().collect()
+        self.files.iter().chain(&self.parameters).map(|rule| rule.line.clone()).collect()
     }
 
     /// Whether an entry is ignored, given that the directory that holds it is not.
     pub fn ignores(&self, path: &RelPath, is_directory: bool) -> bool {
         self.matcher.matched(path.as_path(), is_directory).is_ignore()
     }
+
+    /// What decides about an entry, the directories that hold it included; none when no rule matches.
+    pub fn decision(&self, path: &RelPath, is_directory: bool) -> Option<Decision> {
+        let above = path.ancestors().find_map(|directory| {
+            let glob = self.matcher.matched(directory.as_path(), true);
+            if glob.is_ignore() { self.decided(&glob, directory) } else { None }
+        });
+        above.or_else(|| self.decided(&self.matcher.matched(path.as_path(), is_directory), path.clone()))
+    }
+
+    fn decided(&self, found: &::ignore::Match<&Glob>, at: RelPath) -> Option<Decision> {
+        let is_ignored = found.is_ignore();
+        let original = match found {
+            ::ignore::Match::None => return None,
+            ::ignore::Match::Ignore(glob) | ::ignore::Match::Whitelist(glob) => glob.original(),
+        };
+        let mut rules = self.parameters.iter().rev().chain(self.files.iter().rev());
+        let rule = rules.find(|rule| rule.line == original || rule.line.trim_end() == original)?;
+        Some(Decision { is_ignored, at, origin: rule.origin.clone() })
+    }
 }
 
-fn compile<'a>(lines: impl Iterator<Item = &'a String>) -> Result<Gitignore, PatternError> {
+fn compile<'a>(rules: impl Iterator<Item = &'a Rule>) -> Result<Gitignore, PatternError> {
     let mut builder = GitignoreBuilder::new("");
-    for line in lines {
+    for Rule { line, .. } in rules {
         builder.add_line(None, line).map_err(|error| PatternError { pattern: line.clone(), why: error.to_string() })?;
     }
     builder.build().map_err(|error| PatternError { pattern: String::new(), why: error.to_string() })
@@ -145,6 +214,32 @@ mod tests {
             assert_eq!(ignored(&near, path), ignored(&far, path), "{path}");
         }
         assert!(!ignored(&near, "a/keep.log"));
+    }
+
+    #[test]
+    fn the_deciding_rule_is_named() {
+        let mut rules = rules(&["*.tmp", "!keep.tmp"]);
+        rules.add_file("", "# objects\n*.o\n\nbuild/\n").unwrap();
+        rules.add_file("src", "!wanted.o\n").unwrap();
+        let decision = |path: &str| rules.decision(&RelPath::new(path).unwrap(), false);
+        let file = |directory: &str, line, pattern: &str| RuleOrigin::File {
+            directory: directory.to_owned(),
+            line,
+            pattern: pattern.to_owned(),
+        };
+        let parameter = |pattern: &str| RuleOrigin::Parameter { pattern: pattern.to_owned() };
+        for (path, is_ignored, at, origin) in [
+            ("a.o", true, "a.o", file("", 2, "*.o")),
+            ("build/x/y", true, "build", file("", 4, "build/")),
+            ("src/wanted.o", false, "src/wanted.o", file("src", 1, "!wanted.o")),
+            ("a/b.tmp", true, "a/b.tmp", parameter("*.tmp")),
+            ("a/keep.tmp", false, "a/keep.tmp", parameter("!keep.tmp")),
+        ] {
+            let wanted = Decision { is_ignored, at: RelPath::new(at).unwrap(), origin };
+            assert_eq!(decision(path), Some(wanted), "{path}");
+        }
+        assert_eq!(decision("src/main.rs"), None);
+        assert_eq!(decision("build"), None, "a file of that name is no directory");
     }
 
     #[test]

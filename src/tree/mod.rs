@@ -33,7 +33,7 @@ pub use digest::Digest;
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use hash::{HashError, Hashed, hash_files};
 #[cfg(any(feature = "control", feature = "helper"))]
-pub use ignore::{IGNORE_FILE, IgnoreRules, PatternError};
+pub use ignore::{Decision, IGNORE_FILE, IgnoreRules, PatternError, RuleOrigin};
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use index::{Index, IndexKey, replace_file, unix_now};
 pub use literal::LiteralDecoder;
@@ -46,4 +46,4 @@ pub use source::{ScanError, SourceTree};
 pub use summary::TreeSummary;
 pub use supply::{ChunkId, Demand, MAX_LITERAL, Supplier, Supply, Want};
 #[cfg(any(feature = "control", feature = "helper"))]
-pub use walk::{Node, NodeKind, Walk, WalkError, walk};
+pub use walk::{Node, NodeKind, RulesError, Walk, WalkError, rules_above, walk};

@@ -79,6 +79,12 @@ impl RelPath {
         self.0.iter().rposition(|byte| *byte == b'/').map_or(&[], |slash| &self.0[..slash])
     }
 
+    /// The directories that hold it, the outermost first, without the root.
+    pub fn ancestors(&self) -> impl Iterator<Item = Self> + '_ {
+        let slashes = self.0.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        slashes.map(|(at, _)| Self(self.0[..at].to_vec()))
+    }
+
     /// The last part.
     pub fn name(&self) -> &[u8] {
         self.0.iter().rposition(|byte| *byte == b'/').map_or(&self.0, |slash| &self.0[slash + 1..])

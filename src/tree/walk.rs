@@ -193,6 +193,33 @@ fn is_vanished(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
+/// The rules that decide about one path below `root`: the parameters, and the ignore files of all directories above
+/// the path.
+pub fn rules_above(root: &Root, path: &RelPath, parameters: &[String]) -> Result<IgnoreRules, RulesError> {
+    let mut rules = IgnoreRules::new(parameters)?;
+    let above = path.ancestors().map(|directory| directory.as_bytes().to_vec());
+    for directory in std::iter::once(Vec::new()).chain(above) {
+        match root.open_directory(&directory) {
+            Ok(fd) => read_rules(root, &fd, &directory, &mut rules)?,
+            // What is not there has no rules either.
+            Err(error) if is_vanished(&error) => break,
+            Err(source) => return Err(WalkError::Read { path: root.path_of(&directory), source }.into()),
+        }
+    }
+    Ok(rules)
+}
+
+/// Why the rules of a path cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    /// A parameter is no pattern.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// A directory or an ignore file cannot be read.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+}
+
 fn read_rules(root: &Root, fd: &OwnedFd, directory: &[u8], rules: &mut IgnoreRules) -> Result<(), WalkError> {
     let name = IGNORE_FILE.as_bytes();
     let path = || root.path_of(directory).join(IGNORE_FILE);

@@ -70,7 +70,7 @@ const OWNED: [(&str, &[&str]); 9] = [
     ("etcd_client", &["config", "launch"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
-    ("walkdir", &["tree"]),
+    ("notify", &["drive"]),
     ("ignore", &["tree"]),
     ("syn", &[]),
 ];

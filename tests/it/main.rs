@@ -17,6 +17,7 @@ mod inventory;
 mod lab;
 mod launch;
 mod link;
+mod push;
 mod recipe;
 mod report;
 mod support;

@@ -32,6 +32,14 @@ pub(super) enum Command {
     Deploy(Deploy),
     /// Shows what `deploy` would change, and changes nothing.
     Plan(Plan),
+    /// Brings a component's trees to its running hosts, and restarts exactly what reacts to them.
+    ///
+    /// Only the `sync` steps of the component's recipe are run, and the steps that react to a change of them
+    /// (`restart_on`, `only_if_changed`). With `--watch` every later change follows by itself.
+    Push(Push),
+    /// Looks at trees of this machine as `sync` sees them.
+    #[command(subcommand)]
+    Sync(Sync),
     /// Runs one recipe, or one expression, on some hosts.
     Run(Run),
     /// Runs one shell command on some hosts, with live output.
@@ -116,6 +124,50 @@ pub(super) struct Plan {
     /// Exits with 10 when something would change.
     #[arg(long)]
     pub(super) exit_code: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Push {
+    /// The inventory file.
+    pub(super) inventory: PathBuf,
+
+    /// The component.
+    pub(super) component: String,
+
+    /// Only to these hosts of it: names, globs, `@group`, `!exclusion`, separated by commas.
+    #[arg(long, value_name = "HOSTS")]
+    pub(super) on: Option<String>,
+
+    /// Goes on with every later change until it is interrupted.
+    #[arg(short, long, conflicts_with = "check")]
+    pub(super) watch: bool,
+
+    /// Shows what would change, and changes nothing.
+    #[arg(long)]
+    pub(super) check: bool,
+
+    /// Shows before and after of everything that changes.
+    #[arg(long)]
+    pub(super) diff: bool,
+
+    #[command(flatten)]
+    pub(super) options: RunOptions,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Sync {
+    /// Says whether a path of a tree is synced, and which rule decides.
+    Explain {
+        /// The path; it need not exist.
+        path: PathBuf,
+        /// The root of the tree; the outermost directory above the path that has a `.cuisineignore`, else the one that
+        /// holds it, when not given.
+        #[arg(long, value_name = "DIR")]
+        root: Option<PathBuf>,
+        /// A pattern that the recipe gives as a parameter of `sync`.
+        #[arg(long, value_name = "PATTERN")]
+        ignore: Vec<String>,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

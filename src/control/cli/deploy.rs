@@ -7,7 +7,7 @@ use super::{
     run::{Lab, run},
 };
 use crate::control::{
-    drive::Mode,
+    drive::{Mode, Scope},
     event::{RunKind, Status, Summary},
 };
 
@@ -19,18 +19,18 @@ pub(super) async fn deploy(args: args::Deploy, verbose: u8) -> Result<Exit, Fail
 }
 
 pub(super) async fn plan(args: args::Plan, verbose: u8) -> Result<Exit, Failure> {
-    compare(args, verbose, false).await
+    compare(args, verbose, Scope::Whole).await
 }
 
 /// `config diff`: a plan that looks at keys only.
 pub(super) async fn config_diff(args: args::Plan, verbose: u8) -> Result<Exit, Failure> {
-    compare(args, verbose, true).await
+    compare(args, verbose, Scope::Keys).await
 }
 
-async fn compare(args: args::Plan, verbose: u8, keys_only: bool) -> Result<Exit, Failure> {
+async fn compare(args: args::Plan, verbose: u8, scope: Scope) -> Result<Exit, Failure> {
     let lab = Lab::load(&args.selection.inventory)?;
     let mut request = lab.request(&args.selection, RunKind::Plan, Mode::Check, &args.options)?;
-    request.keys_only = keys_only;
+    request.scope = scope;
     let summary = run(request, style(&args.options, true, verbose)).await?;
     let drift = if args.exit_code && differs(&summary) { Exit::Drift } else { Exit::Done };
     Ok(Exit::of(&summary).max(drift))

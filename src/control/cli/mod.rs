@@ -9,9 +9,11 @@ mod image;
 mod inventory;
 mod lab;
 mod output;
+mod push;
 mod recipe;
 mod run;
 mod ssh;
+mod sync;
 
 use std::process::ExitCode;
 
@@ -46,6 +48,8 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
     match args.command {
         Command::Deploy(command) => deploy::deploy(command, args.verbose).await,
         Command::Plan(command) => deploy::plan(command, args.verbose).await,
+        Command::Push(command) => push::push(command, args.verbose).await,
+        Command::Sync(command) => sync::sync(command),
         Command::Run(command) => ad_hoc::run_recipe(command, args.verbose).await,
         Command::Exec(command) => ad_hoc::exec(command, args.verbose).await,
         Command::Up(command) => lab::up(command, args.verbose).await,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     control::{
-        drive::{self, Events, Mode, Request},
+        drive::{self, Events, Mode, Request, Scope},
         event::{RunEvent, RunKind, Summary},
         inventory::{Component, Inventory},
         recipe::Library,
@@ -88,7 +88,7 @@ impl Lab {
             components,
             hosts,
             mode,
-            keys_only: false,
+            scope: Scope::Whole,
             jobs: options.jobs,
             cache: cache(),
         }
@@ -133,7 +133,8 @@ async fn cancel_at_interrupt(cancel: CancellationToken) {
     cancel.cancel();
     let _ = tokio::signal::ctrl_c().await;
     tracing::warn!("interrupted twice: not waiting for hosts");
-    std::process::abort();
+    #[expect(clippy::exit, reason = "what waits for hosts does not end by itself, and the operator has asked twice")]
+    std::process::exit(i32::from(super::failure::Exit::Interrupted.code()));
 }
 
 /// Where caches live.

@@ -17,7 +17,8 @@ use super::{
     HostError, HostSession,
     error::{chain, problem},
     ledger::{elapsed, worst},
-    run::Crew,
+    push::pushed_part,
+    run::{Crew, Scope},
 };
 use crate::{
     control::{
@@ -56,10 +57,10 @@ async fn run_parts(crew: &Arc<Crew>, component: &Arc<Component>, hosts: &[HostNa
     let is_store = crew.is_store(component);
     // A store cannot hold keys before it runs; everything else has its keys before its hosts are touched.
     let mut keys = Status::Unchanged;
-    if crew.keys_only {
+    if crew.scope == Scope::Keys {
         return (crew.configure(component, &evaluations).await, None);
     }
-    if !is_store {
+    if !is_store && !crew.is_push() {
         keys = crew.configure(component, &evaluations).await;
         if keys >= Status::NotAttempted {
             return (keys, None);
@@ -74,7 +75,7 @@ async fn run_parts(crew: &Arc<Crew>, component: &Arc<Component>, hosts: &[HostNa
         statuses.insert(host, end.status);
     }
     let status = worst(&statuses);
-    if is_store && status < Status::NotAttempted {
+    if is_store && status < Status::NotAttempted && !crew.is_push() {
         keys = crew.open_store(component).await;
     }
     (status.max(keys), healthy)
@@ -113,7 +114,12 @@ async fn evaluate(crew: &Arc<Crew>, component: &Arc<Component>, host: &HostName)
         }
     };
     match crew.evaluate(component, host, &session).await {
-        Ok(evaluation) => Evaluated::Ready(session, Box::new(evaluation)),
+        Ok(mut evaluation) => {
+            if crew.is_push() {
+                evaluation.plan = pushed_part(evaluation.plan);
+            }
+            Evaluated::Ready(session, Box::new(evaluation))
+        }
         Err(failure) => {
             crew.component_failed(component, Some(host), failure).await;
             Evaluated::Out(Status::Failed)
@@ -177,7 +183,9 @@ async fn apply(
     let steps = u32::try_from(plan.steps.len()).unwrap_or(u32::MAX);
     crew.events.send(RunEvent::Planned { component: component.name.clone(), host: host.clone(), steps }).await;
     let status = run_steps(crew, component, host, session, plan, crew.mode).await;
-    if status >= Status::NotAttempted || crew.mode == Mode::Check {
+    // A push that brought nothing restarted nothing, so there is nothing to probe.
+    let is_idle = crew.is_push() && status == Status::Unchanged;
+    if status >= Status::NotAttempted || crew.mode == Mode::Check || is_idle {
         return HostEnd::of(status);
     }
     match probe(crew, component, host, session).await {
@@ -275,6 +283,9 @@ async fn forward(
         StepEvent::Output { stream, line } => StepProgress::Output { stderr: stream == Stream::Stderr, line },
         StepEvent::Finished { outcome, diff, micros } => {
             crew.ledger.step(host, &outcome);
+            if crew.is_push() {
+                crew.pushed.step(host, definition, &outcome, diff.as_ref());
+            }
             StepProgress::Finished { outcome, diff, micros }
         }
     };
@@ -291,6 +302,11 @@ async fn forward(
 }
 
 impl Crew {
+    /// Whether only trees and what reacts to them are brought to the hosts.
+    pub(super) fn is_push(&self) -> bool {
+        matches!(self.scope, Scope::Push { .. })
+    }
+
     /// Notes that a host fell out, and how.
     pub(super) fn host_lost(&self, component: &Component, host: &HostName, error: &HostError) -> Status {
         tracing::debug!(%host, "lost: {}", chain(error));
@@ -301,6 +317,7 @@ impl Crew {
     /// Notes that a host ended badly in a component; it gets nothing more unless the policy says so.
     pub(super) fn bench(&self, component: &Component, host: &HostName, status: Status) -> Status {
         self.ledger.host_failed(host, status);
+        self.pushed.failed(host);
         if component.on_failure != FailurePolicy::Continue {
             self.put_on_bench(host);
         }

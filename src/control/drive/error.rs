@@ -69,6 +69,9 @@ pub enum DriveError {
         /// Where.
         prefix: String,
     },
+    /// A push of a component whose recipe syncs nothing.
+    #[error("component `{0}` pushes nothing: its recipe calls no `sync`")]
+    NothingToPush(ComponentName),
     /// The inventory has no component with a configuration store.
     #[error("the inventory has no component that keeps configuration (a recipe with `store(ctx)`)")]
     NoStoreAtAll,
@@ -125,6 +128,7 @@ impl DriveError {
             Self::PrefixesOverlap { .. } => {
                 Some("give one of them another prefix: `def prefix(ctx)` in its recipe".to_owned())
             }
+            Self::NothingToPush(_) => Some("`deploy` brings what is no tree".to_owned()),
             Self::NoStoreAtAll => Some("add a component with the recipe `etcd`".to_owned()),
         }
     }

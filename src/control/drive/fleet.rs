@@ -34,7 +34,7 @@ pub struct Fleet {
     inventory: Arc<Inventory>,
     keyring: Arc<Keyring>,
     engine: OnceCell<Arc<Engine>>,
-    connections: HashMap<HostName, OnceCell<Connection>>,
+    connections: HashMap<HostName, Mutex<Arc<OnceCell<Connection>>>>,
     fresh: Mutex<HashSet<HostName>>,
     permits: Semaphore,
     events: Events,
@@ -51,7 +51,7 @@ impl Fleet {
         jobs: Option<usize>,
         cancel: CancellationToken,
     ) -> Self {
-        let connections = inventory.hosts.keys().map(|host| (host.clone(), OnceCell::new())).collect();
+        let connections = inventory.hosts.keys().map(|host| (host.clone(), Mutex::default())).collect();
         Self {
             inventory,
             keyring,
@@ -78,13 +78,43 @@ impl Fleet {
 
     /// The session of a host; connects when this is the first call for it. A failure stays a failure for the run.
     pub async fn session(&self, host: &HostName) -> Connection {
-        let Some(cell) = self.connections.get(host) else { return Err(Arc::new(HostError::NoContainer)) };
+        let Some(cell) = self.cell(host) else { return Err(Arc::new(HostError::NoContainer)) };
         cell.get_or_init(|| self.connect(host)).await.clone()
+    }
+
+    /// The session of a host when it is open and alive.
+    pub(super) fn living(&self, host: &HostName) -> Option<Arc<HostSession>> {
+        match self.cell(host)?.get() {
+            Some(Ok(session)) if session.is_alive() => Some(Arc::clone(session)),
+            _ => None,
+        }
+    }
+
+    /// Connects again to a host that was lost, or was never reached; whether it answers now. Says nothing of a failure:
+    /// it is one of many attempts.
+    pub(super) async fn reconnect(&self, host: &HostName) -> bool {
+        let Some(place) = self.connections.get(host) else { return false };
+        let session = match self.open(host).await {
+            Ok(session) => session,
+            Err(error) => {
+                tracing::debug!(%host, "not back yet: {}", super::error::chain(&error));
+                return false;
+            }
+        };
+        let phase = HostPhase::Ready { facts: Box::new((**session.facts()).clone()), millis: session.millis() };
+        *place.lock().unwrap_or_else(PoisonError::into_inner) =
+            Arc::new(OnceCell::new_with(Some(Ok(Arc::new(session)))));
+        self.events.send(RunEvent::Host { host: host.clone(), phase }).await;
+        true
+    }
+
+    fn cell(&self, host: &HostName) -> Option<Arc<OnceCell<Connection>>> {
+        Some(Arc::clone(&self.connections.get(host)?.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// Sessions that are open now.
     pub fn open_sessions(&self) -> Vec<(HostName, Arc<HostSession>)> {
-        let open = self.connections.iter().filter_map(|(host, cell)| match cell.get() {
+        let open = self.connections.keys().filter_map(|host| match self.cell(host)?.get() {
             Some(Ok(session)) => Some((host.clone(), Arc::clone(session))),
             _ => None,
         });

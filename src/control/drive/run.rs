@@ -21,6 +21,7 @@ use super::{
     fleet::DEFAULT_JOBS,
     graph::run_graph,
     ledger::Ledger,
+    push::PushTally,
     sources::Sources,
     store::{LinkMaker, Stores},
     surroundings::HostSurroundings,
@@ -52,12 +53,26 @@ pub struct Request {
     pub hosts: Vec<HostName>,
     /// Whether to stop at the diff.
     pub mode: Mode,
-    /// Only look at the keys in etcd.
-    pub keys_only: bool,
+    /// Which part of its recipes it runs.
+    pub scope: Scope,
     /// At most so many hosts at once.
     pub jobs: Option<usize>,
     /// Where caches live; none when there is no such place.
     pub cache: Option<PathBuf>,
+}
+
+/// Which part of its components' recipes a run is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything: containers, keys, steps and probes.
+    Whole,
+    /// The keys in etcd only.
+    Keys,
+    /// On running hosts only: trees, and what reacts to their change.
+    Push {
+        /// Go on with every later change of the trees until the run is cancelled.
+        watch: bool,
+    },
 }
 
 /// A component's recipe with its parameters bound.
@@ -78,7 +93,9 @@ pub(super) struct Crew {
     pub(super) ledger: Ledger,
     pub(super) stores: Stores,
     pub(super) mode: Mode,
-    pub(super) keys_only: bool,
+    pub(super) scope: Scope,
+    /// What the running push has brought so far.
+    pub(super) pushed: PushTally,
     pub(super) cancel: CancellationToken,
     /// Hosts that are worked on at once.
     pub(super) permits: Semaphore,
@@ -110,7 +127,7 @@ pub async fn run(request: Request, events: Events, cancel: CancellationToken) ->
 impl Crew {
     /// Loads every recipe and binds every parameter, so that bad input stops the run before anything is touched.
     fn prepare(request: Request, events: Events, cancel: CancellationToken) -> Result<Self, DriveError> {
-        let Request { inventory, library, mut recipes, components, hosts, mode, keys_only, jobs, cache, .. } = request;
+        let Request { inventory, library, mut recipes, components, hosts, mode, scope, jobs, cache, .. } = request;
         let keyring = super::open_keyring(&inventory)?;
         let addresses = addresses(&inventory);
         let mut bound = HashMap::new();
@@ -153,7 +170,8 @@ impl Crew {
             ledger,
             stores,
             mode,
-            keys_only,
+            scope,
+            pushed: PushTally::default(),
             cancel,
             permits: Semaphore::new(jobs.unwrap_or(DEFAULT_JOBS).max(1)),
             hosts: hosts.into_iter().collect(),
@@ -165,6 +183,9 @@ impl Crew {
     }
 
     async fn run(self: &Arc<Self>, components: &[Arc<Component>], hosts: &[HostName]) -> Result<(), DriveError> {
+        if let Scope::Push { watch } = self.scope {
+            return self.push(components, watch).await;
+        }
         let containers = match self.mode {
             Mode::Check => {
                 containers::compare(&self.fleet, &self.inventory, &self.keyring, hosts, &self.events).await?
@@ -194,7 +215,7 @@ impl Crew {
         Ok(())
     }
 
-    async fn reach(&self, host: &HostName) {
+    pub(super) async fn reach(&self, host: &HostName) {
         match self.fleet.session(host).await {
             Ok(session) => self.ledger.messages(host, session.messages()),
             Err(error) => {
@@ -255,6 +276,11 @@ impl Crew {
 
     pub(super) fn put_on_bench(&self, host: &HostName) {
         lock(&self.benched).insert(host.clone());
+    }
+
+    /// Every host gets another chance: the next change of a watched tree.
+    pub(super) fn clear_bench(&self) {
+        lock(&self.benched).clear();
     }
 
     /// Evaluates `deploy(ctx)` for one host.

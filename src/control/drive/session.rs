@@ -61,6 +61,7 @@ pub struct HostSession {
     /// The helper runs one plan at a time; a second one waits here, not on the wire.
     plan_turn: AsyncMutex<()>,
     receiving: AbortHandle,
+    ended: CancellationToken,
     millis: u64,
 }
 
@@ -103,7 +104,15 @@ impl HostSession {
         let facts = Arc::new(channel.facts().clone());
         let (sender, receiver) = channel.split();
         let routes = Requests::default();
-        let receiving = tokio::spawn(route(receiver, Arc::clone(&routes))).abort_handle();
+        let ended = CancellationToken::new();
+        let receiving = tokio::spawn({
+            let (routes, guard) = (Arc::clone(&routes), ended.clone().drop_guard());
+            async move {
+                route(receiver, routes).await;
+                drop(guard);
+            }
+        });
+        let receiving = receiving.abort_handle();
         Ok(Self {
             link,
             facts,
@@ -112,6 +121,7 @@ impl HostSession {
             next_request: AtomicU32::new(1),
             plan_turn: AsyncMutex::new(()),
             receiving,
+            ended,
             millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         })
     }
@@ -124,6 +134,16 @@ impl HostSession {
     /// From dialling to hello in milliseconds.
     pub fn millis(&self) -> u64 {
         self.millis
+    }
+
+    /// Comes back when the helper or the connection has ended.
+    pub(super) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Whether the helper and the connection are there, as far as is known.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.ended.is_cancelled()
     }
 
     /// Messages sent and received over the helper channel so far.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     control::link::launcher,
-    tree::{Contents, Demand, Digest, SourceTree, Supply, TreeSummary},
+    tree::{Contents, Demand, Digest, ScanError, SourceTree, Supply, TreeSummary},
 };
 
 type TreeKey = (PathBuf, Vec<String>);
@@ -21,6 +21,17 @@ pub(super) struct Sources {
     contents: Mutex<Arc<Contents>>,
     trees: Mutex<HashMap<TreeKey, Scanned>>,
     index_dir: Option<PathBuf>,
+}
+
+/// A source tree that is watched for changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct WatchedTree {
+    /// Its directory, as the recipe names it.
+    pub(super) path: PathBuf,
+    /// What its last scan left out, as gitignore lines relative to it.
+    pub(super) ignore: Vec<String>,
+    /// Regular files in it.
+    pub(super) files: u64,
 }
 
 impl Sources {
@@ -38,12 +49,59 @@ impl Sources {
         if let Some(summary) = &*scanned {
             return Ok(summary.clone());
         }
-        let index = self.index_dir.as_ref().map(|dir| dir.join(SourceTree::index_name(source)));
-        let tree = SourceTree::scan(source, ignore, index.as_deref()).map_err(|error| super::error::chain(&error))?;
+        let tree = self.scan(source, ignore).map_err(|error| super::error::chain(&error))?;
         let summary = tree.summary().clone();
         self.add(|contents| contents.add_tree(&tree));
         *scanned = Some(summary.clone());
         Ok(summary)
+    }
+
+    fn scan(&self, source: &Path, ignore: &[String]) -> Result<SourceTree, ScanError> {
+        let index = self.index_dir.as_ref().map(|dir| dir.join(SourceTree::index_name(source)));
+        SourceTree::scan(source, ignore, index.as_deref())
+    }
+
+    /// Whether a recipe has asked for a tree.
+    pub(super) fn has_trees(&self) -> bool {
+        !lock(&self.trees).is_empty()
+    }
+
+    /// The trees that recipes have asked for.
+    pub(super) fn watched(&self) -> Vec<WatchedTree> {
+        let trees: Vec<(TreeKey, Scanned)> =
+            lock(&self.trees).iter().map(|(key, scanned)| (key.clone(), Arc::clone(scanned))).collect();
+        let watched = trees.into_iter().map(|((path, parameters), scanned)| match &*lock(&scanned) {
+            Some(summary) => WatchedTree { path, ignore: summary.ignore.clone(), files: summary.files },
+            None => WatchedTree { path, ignore: parameters, files: 0 },
+        });
+        watched.collect()
+    }
+
+    /// Looks at all trees again; whether any is another than before. Blocks.
+    ///
+    /// Afterwards the sources offer what the trees hold now. A tree that cannot be read counts as another: the recipe
+    /// that asks for it next gets the error.
+    pub(super) fn refresh(&self) -> bool {
+        let trees: Vec<(TreeKey, Scanned)> =
+            lock(&self.trees).iter().map(|(key, scanned)| (key.clone(), Arc::clone(scanned))).collect();
+        let (mut is_other, mut offered) = (false, Contents::new());
+        for ((source, ignore), scanned) in trees {
+            let mut scanned = lock(&scanned);
+            let tree = self.scan(&source, &ignore).ok();
+            if let Some(tree) = &tree {
+                offered.add_tree(tree);
+            }
+            let now = tree.map(|tree| tree.summary().clone());
+            // Times alone are no change: they are no part of a tree's equality.
+            is_other |= match (&*scanned, &now) {
+                (Some(before), Some(now)) => before.root != now.root || before.ignore != now.ignore,
+                _ => true,
+            };
+            *scanned = now;
+        }
+        // What the trees held before is not kept; the recipes offer their single files again when they are evaluated.
+        *lock(&self.contents) = Arc::new(offered);
+        is_other
     }
 
     /// Offers a local file; its digest and length in bytes.

@@ -10,7 +10,7 @@ use super::{
     follow::Reporter,
     ledger::{Ledger, indented, step_text},
     lines,
-    paint::{BOLD, DIM, paint},
+    paint::{BOLD, DIM, clean, paint},
     screen::Screen,
     status::Status,
     style::ReportStyle,
@@ -18,7 +18,7 @@ use super::{
     words::{duration, plural},
 };
 use crate::{
-    control::event::{RunEvent, RunKind, Status as End, StepProgress, Summary},
+    control::event::{ChangeSet, RunEvent, RunKind, Status as End, StepProgress, Summary},
     plan::{HostName, Outcome},
 };
 
@@ -34,6 +34,10 @@ pub(super) struct HumanReporter<S> {
     drawn: Option<Instant>,
     /// The header of the diff shown last, so that it is not said again for the next step of the same place.
     header: String,
+    /// The failures of a push that were said last: a watch tries again and again.
+    said: Vec<String>,
+    /// Whether a watched push was last said to be in sync, with no trouble since.
+    is_calm: bool,
 }
 
 impl<S: Screen> HumanReporter<S> {
@@ -45,6 +49,8 @@ impl<S: Screen> HumanReporter<S> {
             status: Status::new(now),
             drawn: None,
             header: String::new(),
+            said: Vec::new(),
+            is_calm: false,
         }
     }
 
@@ -85,6 +91,16 @@ impl<S: Screen> HumanReporter<S> {
         if self.style.diff && self.ledger.kind() != RunKind::Plan && self.show_diff(event) {
             return;
         }
+        match event {
+            RunEvent::ChangeSet(set) => {
+                self.is_calm &= set.failed.is_empty();
+                return self.change_set(set);
+            }
+            RunEvent::Warning { .. } => self.is_calm = false,
+            // Said at the beginning and after trouble: after a change, the change's line says it.
+            RunEvent::InSync { .. } if std::mem::replace(&mut self.is_calm, true) => return,
+            _ => {}
+        }
         if let Some((host, text)) = lines::live(event, self.ledger.kind(), self.style.verbosity) {
             self.line(host, &text);
         }
@@ -116,6 +132,21 @@ impl<S: Screen> HumanReporter<S> {
         true
     }
 
+    /// One line for what a push brought; before it, what failed unless that was the last thing said.
+    fn change_set(&mut self, set: &ChangeSet) {
+        let failures = self.ledger.take_failures_text();
+        if !failures.is_empty() && failures != self.said {
+            self.screen.progress(&format!("{}\n", failures.join("\n")));
+        }
+        if failures.is_empty() || failures != self.said || !set.hosts.is_empty() {
+            self.screen.result(&format!("{}\n", lines::change_set(set)));
+        }
+        if self.style.verbosity > 0 {
+            set.paths.iter().for_each(|path| self.line(None, &format!("  {}", clean(path))));
+        }
+        self.said = failures;
+    }
+
     fn end(&mut self, summary: &Summary) {
         self.screen.status(&[]);
         if !self.header.is_empty() {
@@ -143,6 +174,13 @@ impl<S: Screen> HumanReporter<S> {
             }
             RunKind::Exec => self.screen.progress(&exec_end(summary)),
             RunKind::Lab => self.screen.result(&format!("{counts}\n")),
+            RunKind::Push => {
+                let is_idle = summary.hosts.iter().all(|host| host.status == End::Unchanged);
+                if is_idle && !summary.interrupted {
+                    let hosts = plural(summary.hosts.len() as u64, "host", "hosts");
+                    self.screen.result(&format!("No changes on {hosts}, {}.\n", duration(summary.millis)));
+                }
+            }
         }
     }
 

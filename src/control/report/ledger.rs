@@ -176,6 +176,13 @@ impl Ledger {
         text
     }
 
+    /// The failures so far, which count no more: a watch goes on.
+    pub(super) fn take_failures_text(&mut self) -> Vec<String> {
+        let text = self.failures_text();
+        self.failures.clear();
+        text
+    }
+
     /// Every failure, a block each; what failed alike on several hosts is said once.
     pub(super) fn failures_text(&self) -> Vec<String> {
         self.failures.iter().map(failure_text).collect()

@@ -7,7 +7,7 @@ use super::{
     words::{bytes, duration, plural},
 };
 use crate::{
-    control::event::{HostPhase, RunEvent, RunKind, Status, StepProgress},
+    control::event::{ChangeSet, HostPhase, RunEvent, RunKind, Status, StepProgress},
     plan::{Action, Facts, HostName, Outcome},
 };
 
@@ -19,6 +19,9 @@ const LONG: u64 = 1000;
 /// A plan says only what is wrong: the rest comes in order at its end.
 pub(super) fn live(event: &RunEvent, kind: RunKind, verbosity: u8) -> Option<(Option<&HostName>, String)> {
     let chatty = verbosity > 0;
+    if kind == RunKind::Push && !chatty && !speaks_in_push(event) {
+        return None;
+    }
     match event {
         RunEvent::RunStarted { kind: RunKind::Deploy, lab, hosts, components } => {
             let components = plural(components.len() as u64, "component", "components");
@@ -63,11 +66,43 @@ pub(super) fn live(event: &RunEvent, kind: RunKind, verbosity: u8) -> Option<(Op
         {
             Some((None, format!("{component}: {} after {}", status_word(*status), duration(*millis))))
         }
+        RunEvent::InSync { component, hosts, sources } => {
+            let hosts = plural(hosts.len() as u64, "host", "hosts");
+            Some((None, format!("{component}: in sync on {hosts}, watching {}", clean(&sources.join(", ")))))
+        }
         RunEvent::Warning { host, text } => {
             Some((host.as_ref(), format!("{} {}", paint(YELLOW.bold(), "warning:"), clean(text))))
         }
         _ => None,
     }
+}
+
+/// What a push says by itself; the rest is in the line of the change set, failures before it.
+fn speaks_in_push(event: &RunEvent) -> bool {
+    matches!(event, RunEvent::InSync { .. } | RunEvent::Warning { .. })
+}
+
+/// `agent: +1 ~2 -1, 12.0 KiB in 14 ms to 2 hosts, restarted agent`
+pub(super) fn change_set(set: &ChangeSet) -> String {
+    let counts = [(Action::Create, set.created), (Action::Modify, set.modified), (Action::Remove, set.removed)];
+    let counts: Vec<String> = counts
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(action, count)| format!("{}{count}", marker(*action)))
+        .collect();
+    let what =
+        if counts.is_empty() { "no files".to_owned() } else { format!("{}, {}", counts.join(" "), bytes(set.bytes)) };
+    let hosts = plural(set.hosts.len() as u64, "host", "hosts");
+    let (to, restarted) = if set.applied { ("to", "restarted") } else { ("would go to", "would restart") };
+    let mut text = format!("{}: {what} in {} {to} {hosts}", set.component, duration(set.millis));
+    if !set.restarted.is_empty() {
+        text = format!("{text}, {restarted} {}", clean(&set.restarted.join(", ")));
+    }
+    if !set.failed.is_empty() {
+        let failed: Vec<&str> = set.failed.iter().map(HostName::as_str).collect();
+        text = format!("{text}, {} {}", paint(RED, "not"), failed.join(", "));
+    }
+    text
 }
 
 fn container_word(action: Action) -> &'static str {

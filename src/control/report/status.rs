@@ -196,6 +196,7 @@ impl Status {
             RunKind::Plan => "Planning",
             RunKind::Recipe | RunKind::Exec => "Running on",
             RunKind::Lab => "Preparing",
+            RunKind::Push => "Pushing to",
         };
         let done = if self.components > 1 {
             format!(", {} of {} components done", self.finished, self.components)

@@ -1,0 +1,222 @@
+//! What the system says of changes in watched trees.
+
+use std::{
+    collections::HashMap,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use notify::{
+    ErrorKind, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, CreateKind, ModifyKind},
+};
+use tokio::sync::Notify;
+
+use super::sources::WatchedTree;
+use crate::tree::{IgnoreRules, RelPath, is_temporary};
+
+/// A file that has been open for writing longer than this is a log: nobody waits for its end.
+const WRITING: Duration = Duration::from_secs(1);
+/// Most files that are remembered as being written; more count as written.
+const MAX_WRITING: usize = 4096;
+
+/// Watches directories. What it says is a hint to look; what there is, only a scan tells.
+pub(super) struct Eye {
+    watcher: Option<RecommendedWatcher>,
+    followed: HashMap<PathBuf, Followed>,
+    seen: Arc<Seen>,
+    is_blind: bool,
+}
+
+/// A directory that is watched, by the inode that it had when the watch was set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Followed {
+    dev: u64,
+    ino: u64,
+}
+
+/// What the thread of the watcher and the run share.
+#[derive(Default)]
+struct Seen {
+    change: Notify,
+    events: AtomicU64,
+    /// Files that were written to and not closed yet, and since when.
+    writing: Mutex<HashMap<PathBuf, Instant>>,
+    rules: Mutex<Vec<(PathBuf, IgnoreRules)>>,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Eye {
+    pub(super) fn new() -> Self {
+        Self { watcher: None, followed: HashMap::new(), seen: Arc::default(), is_blind: false }
+    }
+
+    /// Watches these trees, and no others; a tree whose directory was replaced is watched anew. Gives warnings that
+    /// people should see: after each of them the trees have to be looked at as a whole.
+    pub(super) fn follow(&mut self, trees: &[WatchedTree]) -> Vec<String> {
+        let mut wanted: HashMap<PathBuf, Followed> = HashMap::new();
+        let mut rules = Vec::new();
+        for tree in trees {
+            // A source that is missing at the moment is found again by a look.
+            let Ok(real) = fs_err::canonicalize(&tree.path) else { continue };
+            let Ok(status) = fs_err::metadata(&real) else { continue };
+            // A pattern that is none was refused by the scan.
+            if let Ok(ignore) = IgnoreRules::new(&tree.ignore) {
+                rules.push((real.clone(), ignore));
+            }
+            wanted.insert(real, Followed { dev: status.dev(), ino: status.ino() });
+        }
+        *lock(&self.seen.rules) = rules;
+        if wanted != self.followed && !self.is_blind {
+            self.watch(&wanted);
+        }
+        self.followed = wanted;
+        std::mem::take(&mut *lock(&self.seen.warnings))
+    }
+
+    fn watch(&mut self, wanted: &HashMap<PathBuf, Followed>) {
+        let gone: Vec<&PathBuf> = self
+            .followed
+            .iter()
+            .filter(|(path, followed)| wanted.get(*path) != Some(followed))
+            .map(|(p, _)| p)
+            .collect();
+        if self.watcher.is_none() {
+            let seen = Arc::clone(&self.seen);
+            match notify::recommended_watcher(move |event| seen.take(event)) {
+                Ok(watcher) => self.watcher = Some(watcher),
+                Err(error) => return self.go_blind(&error),
+            }
+        }
+        let Some(watcher) = &mut self.watcher else { return };
+        for path in gone {
+            // The directory may be gone, and its watch with it.
+            let _ = watcher.unwatch(path);
+        }
+        let fresh = wanted.iter().filter(|(path, followed)| self.followed.get(*path) != Some(followed));
+        let failed = fresh.map(|(path, _)| watcher.watch(path, RecursiveMode::Recursive)).find_map(Result::err);
+        match failed {
+            // It vanished meanwhile; a look finds it again.
+            Some(error) if matches!(error.kind, ErrorKind::PathNotFound | ErrorKind::WatchNotFound) => {}
+            Some(error) => self.go_blind(&error),
+            // What happened before the watch was set gave no event.
+            None => self.seen.note(),
+        }
+    }
+
+    fn go_blind(&mut self, error: &notify::Error) {
+        self.is_blind = true;
+        self.watcher = None;
+        lock(&self.seen.warnings).push(format!("{}; looking every second instead", explained(error)));
+        self.seen.change.notify_one();
+    }
+
+    /// Whether the system gives no events, so that one has to look again and again.
+    pub(super) fn is_blind(&self) -> bool {
+        self.is_blind
+    }
+
+    /// Comes back when something has happened since it last came back.
+    pub(super) async fn change(&self) {
+        self.seen.change.notified().await;
+    }
+
+    /// How many events there were so far.
+    pub(super) fn seen(&self) -> u64 {
+        self.seen.events.load(Ordering::Relaxed)
+    }
+
+    /// Whether a file was begun shortly ago and not closed yet.
+    pub(super) fn is_being_written(&self) -> bool {
+        lock(&self.seen.writing).values().any(|since| since.elapsed() < WRITING)
+    }
+}
+
+impl Seen {
+    fn note(&self) {
+        self.events.fetch_add(1, Ordering::Relaxed);
+        self.change.notify_one();
+    }
+
+    /// Takes an event, on the watcher's own thread.
+    fn take(&self, event: notify::Result<Event>) {
+        let event = match event {
+            Ok(event) if event.need_rescan() => {
+                let text = "more changed at once than the system can report (sysctl fs.inotify.max_queued_events): \
+                            everything is compared again";
+                lock(&self.warnings).push(text.to_owned());
+                lock(&self.writing).clear();
+                return self.note();
+            }
+            Ok(event) => event,
+            Err(error) => {
+                lock(&self.warnings).push(format!("{}: changes may be noticed late", explained(&error)));
+                return self.note();
+            }
+        };
+        let is_closed = event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write));
+        // Reading is no change, and scans of our own read.
+        if matches!(event.kind, EventKind::Access(_)) && !is_closed {
+            return;
+        }
+        let mut paths = event.paths.iter().filter(|path| !self.is_ignored(path)).peekable();
+        if paths.peek().is_none() {
+            return;
+        }
+        let mut writing = lock(&self.writing);
+        for path in paths {
+            match event.kind {
+                EventKind::Modify(ModifyKind::Data(_)) => remember(&mut writing, path),
+                // A name made by a link is complete from the beginning.
+                EventKind::Create(CreateKind::File) if names_of(path) == 1 => remember(&mut writing, path),
+                _ => {
+                    writing.remove(path);
+                }
+            }
+        }
+        drop(writing);
+        self.note();
+    }
+
+    /// Whether no look is needed for a change of this path.
+    fn is_ignored(&self, path: &Path) -> bool {
+        use std::os::unix::ffi::OsStrExt;
+        lock(&self.rules).iter().filter_map(|(root, rules)| Some((path.strip_prefix(root).ok()?, rules))).any(
+            |(relative, rules)| match RelPath::new(relative.as_os_str().as_bytes()) {
+                Ok(relative) => {
+                    is_temporary(relative.name())
+                        || rules.decision(&relative, path.is_dir()).is_some_and(|d| d.is_ignored)
+                }
+                Err(_) => false,
+            },
+        )
+    }
+}
+
+fn remember(writing: &mut HashMap<PathBuf, Instant>, path: &Path) {
+    if writing.len() < MAX_WRITING && !writing.contains_key(path) {
+        writing.insert(path.to_path_buf(), Instant::now());
+    }
+}
+
+fn names_of(path: &Path) -> u64 {
+    fs_err::symlink_metadata(path).map_or(0, |status| status.nlink())
+}
+
+fn explained(error: &notify::Error) -> String {
+    match error.kind {
+        ErrorKind::MaxFilesWatch => {
+            "the system's limit of watched directories is reached (sysctl fs.inotify.max_user_watches)".to_owned()
+        }
+        _ => format!("changes cannot be watched: {error}"),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

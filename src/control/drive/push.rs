@@ -1,0 +1,261 @@
+//! Push: the trees of a component's recipe, and what reacts to their change, brought to hosts that already run.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use futures::future::join_all;
+
+use super::{DriveError, component::run_component, ledger::elapsed, run::Crew};
+use crate::{
+    control::{
+        event::{ChangeSet, RunEvent, Status},
+        inventory::Component,
+    },
+    plan::{Action, ComponentName, Detail, Diff, HostName, Op, Outcome, Plan, Step, StepId},
+    wire::Mode,
+};
+
+/// Most paths that a change set names.
+const MAX_PATHS: usize = 20;
+
+/// The steps of a plan that a push runs: each sync that stands by itself, and whatever reacts to a step that is kept.
+/// They keep their keys, so that a reaction which an earlier run owes is still paid.
+pub(super) fn pushed_part(plan: Plan) -> Plan {
+    let mut places: HashMap<StepId, StepId> = HashMap::new();
+    let mut steps = Vec::new();
+    for mut step in plan.steps {
+        let reacts = !step.only_if_changed.is_empty();
+        renumber(&mut step.only_if_changed, &places);
+        if let Op::ServiceEnsure(service) = &mut step.op {
+            renumber(&mut service.restart_on, &places);
+        }
+        let is_kept = match &step.op {
+            // What reacts only to steps that a push leaves out has nothing to react to.
+            _ if reacts => !step.only_if_changed.is_empty(),
+            Op::Sync(_) => true,
+            Op::ServiceEnsure(service) => !service.restart_on.is_empty(),
+            _ => false,
+        };
+        if is_kept {
+            let id = StepId(u32::try_from(steps.len()).unwrap_or(u32::MAX));
+            places.insert(step.id, id);
+            step.id = id;
+            steps.push(step);
+        }
+    }
+    Plan { component: plan.component, host: plan.host, steps }
+}
+
+fn renumber(ids: &mut Vec<StepId>, places: &HashMap<StepId, StepId>) {
+    *ids = ids.iter().filter_map(|id| places.get(id).copied()).collect();
+}
+
+/// What the running push has brought so far; taken at its end.
+#[derive(Debug, Default)]
+pub(super) struct PushTally(Mutex<Pages>);
+
+#[derive(Debug, Default)]
+struct Pages {
+    hosts: BTreeMap<HostName, Page>,
+    restarted: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Page {
+    is_changed: bool,
+    has_failed: bool,
+    created: u64,
+    modified: u64,
+    removed: u64,
+    bytes: u64,
+    paths: Vec<String>,
+}
+
+impl PushTally {
+    /// Counts a finished step.
+    pub(super) fn step(&self, host: &HostName, step: &Step, outcome: &Outcome, diff: Option<&Diff>) {
+        if !matches!(outcome, Outcome::Changed | Outcome::WouldChange) {
+            return;
+        }
+        let mut pages = self.lock();
+        if let Op::ServiceEnsure(service) = &step.op
+            && diff.is_some_and(starts)
+            && !pages.restarted.contains(&service.name)
+        {
+            pages.restarted.push(service.name.clone());
+        }
+        let page = pages.hosts.entry(host.clone()).or_default();
+        page.is_changed = true;
+        for detail in diff.into_iter().flat_map(|diff| &diff.changes).flat_map(|change| &change.details) {
+            if let Detail::Tree { created, modified, removed, bytes, paths } = detail {
+                page.created += created;
+                page.modified += modified;
+                page.removed += removed;
+                page.bytes += bytes;
+                let room = MAX_PATHS.saturating_sub(page.paths.len());
+                page.paths.extend(paths.iter().take(room).cloned());
+            }
+        }
+    }
+
+    /// Notes a host that does not get it.
+    pub(super) fn failed(&self, host: &HostName) {
+        self.lock().hosts.entry(host.clone()).or_default().has_failed = true;
+    }
+
+    /// The change set so far; begins anew. None when nothing was changed and nothing failed.
+    fn take(&self, component: &ComponentName, applied: bool, since: Instant) -> Option<ChangeSet> {
+        let Pages { hosts, restarted } = std::mem::take(&mut *self.lock());
+        let named = |wanted: fn(&Page) -> bool| -> Vec<HostName> {
+            hosts.iter().filter(|(_, page)| wanted(page)).map(|(host, _)| host.clone()).collect()
+        };
+        let changed = named(|page| page.is_changed && !page.has_failed);
+        let failed = named(|page| page.has_failed);
+        if changed.is_empty() && failed.is_empty() {
+            return None;
+        }
+        let most = |count: fn(&Page) -> u64| hosts.values().map(count).max().unwrap_or_default();
+        let paths = hosts.values().map(|page| &page.paths).max_by_key(|paths| paths.len());
+        Some(ChangeSet {
+            component: component.clone(),
+            applied,
+            hosts: changed,
+            failed,
+            created: most(|page| page.created),
+            modified: most(|page| page.modified),
+            removed: most(|page| page.removed),
+            bytes: most(|page| page.bytes),
+            paths: paths.cloned().unwrap_or_default(),
+            restarted,
+            millis: elapsed(since),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pages> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a service was started or restarted.
+fn starts(diff: &Diff) -> bool {
+    diff.changes.iter().any(|change| matches!(change.action, Action::Start | Action::Restart))
+}
+
+impl Crew {
+    /// Pushes the components once, and when asked goes on with every later change until the run is cancelled.
+    pub(super) async fn push(self: &Arc<Self>, components: &[Arc<Component>], watch: bool) -> Result<(), DriveError> {
+        for component in components {
+            let started = Instant::now();
+            join_all(self.hosts_of(component).iter().map(|host| self.reach(host))).await;
+            let status = self.push_round(component, started).await;
+            if status < Status::NotAttempted && !self.sources.has_trees() {
+                return Err(DriveError::NothingToPush(component.name.clone()));
+            }
+            if watch && !self.cancel.is_cancelled() {
+                self.watch(component).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings a component's trees, as they are on disk now, to its hosts. `since` is when the change was noticed.
+    pub(super) async fn push_round(self: &Arc<Self>, component: &Arc<Component>, since: Instant) -> Status {
+        self.clear_bench();
+        let status = run_component(Arc::clone(self), Arc::clone(component)).await;
+        if let Some(set) = self.pushed.take(&component.name, self.mode == Mode::Apply, since) {
+            self.events.send(RunEvent::ChangeSet(set)).await;
+        }
+        status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{MaxDelete, Secret, Source};
+
+    fn step(id: u32, op: Op, only_if_changed: &[u32]) -> Step {
+        Step {
+            id: StepId(id),
+            key: format!("key {id}"),
+            op,
+            source: Source { file: "recipe.star".to_owned(), line: id + 1 },
+            only_if_changed: only_if_changed.iter().copied().map(StepId).collect(),
+            sensitive: false,
+            ignore_errors: false,
+        }
+    }
+
+    fn sync(dest: &str) -> Op {
+        let digest = crate::tree::Digest::of(b"");
+        let tree = crate::tree::TreeSummary {
+            origin: "src".to_owned(),
+            root: digest,
+            manifest: digest,
+            manifest_size: 0,
+            files: 0,
+            bytes: 0,
+            ignore: Vec::new(),
+        };
+        let dest = dest.parse().unwrap();
+        Op::Sync(crate::plan::Sync { dest, tree, owner: None, group: None, delete: MaxDelete::Any, ignore: Vec::new() })
+    }
+
+    fn service(name: &str, restart_on: &[u32]) -> Op {
+        Op::ServiceEnsure(crate::plan::ServiceEnsure {
+            name: name.to_owned(),
+            definition: None,
+            running: true,
+            enabled: true,
+            restart_on: restart_on.iter().copied().map(StepId).collect(),
+        })
+    }
+
+    fn run(command: &str) -> Op {
+        Op::Run(crate::plan::Run {
+            command: Secret::new(command.to_owned()),
+            sensitive: false,
+            guards: Vec::new(),
+            directory: None,
+            environment: Vec::new(),
+            user: None,
+            timeout_ms: 1000,
+            success: vec![0],
+            stdin: None,
+            changes: true,
+        })
+    }
+
+    #[test]
+    fn a_push_keeps_trees_and_what_reacts_to_them() {
+        let steps = vec![
+            step(0, run("setup"), &[]),
+            step(1, sync("/opt/one"), &[]),
+            step(2, run("ldconfig"), &[1]),
+            step(3, run("after setup"), &[0]),
+            step(4, sync("/opt/only-after-setup"), &[0]),
+            step(5, service("other", &[0]), &[]),
+            step(6, service("one", &[0, 1, 2]), &[]),
+            step(7, run("check"), &[]),
+            step(8, sync("/opt/two"), &[]),
+            step(9, service("two", &[8]), &[]),
+        ];
+        let plan = Plan { component: "c".parse().unwrap(), host: "h".parse().unwrap(), steps };
+        let kept = pushed_part(plan).steps;
+        let titles: Vec<String> = kept.iter().map(Step::title).collect();
+        let wanted = ["sync /opt/one", "run ldconfig", "service_ensure one", "sync /opt/two", "service_ensure two"];
+        assert_eq!(titles, wanted);
+        assert!(kept.iter().zip(0..).all(|(step, place)| step.id == StepId(place)));
+        assert_eq!(kept[1].only_if_changed, [StepId(0)]);
+        let reacts_to = |place: usize| match &kept[place].op {
+            Op::ServiceEnsure(service) => service.restart_on.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reacts_to(2), [StepId(0), StepId(1)]);
+        assert_eq!(reacts_to(4), [StepId(3)]);
+        assert_eq!(kept[2].key, "key 6");
+    }
+}

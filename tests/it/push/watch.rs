@@ -1,0 +1,228 @@
+//! `push --watch`: every change arrives, whatever happens to hosts and sources meanwhile.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::{deployed, edits::Edits, root_of};
+use crate::support::lab::{TestLab, docker};
+
+/// How long anything may take before the test says that it did not happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(1);
+/// Random edits of the long test, and the seed that makes them.
+const EDITS: u64 = 200;
+const SEED: u64 = 20_261_121;
+
+const ONE_HOST: &str = r#"
+[defaults.container]
+image = "ovs-cuisine/ssh:latest"
+
+[host.node-1]
+container = {}
+
+[component.app]
+recipe = "app"
+hosts = ["node-1"]
+params = { build = "build" }
+"#;
+
+const TREE_ONLY: &str = r#"
+"""A tree and nothing else."""
+
+params(build = param("path", doc = "Tree to push."))
+
+def deploy(ctx):
+    sync(ctx.params.build, "/opt/app", delete = True, ignore = ["*.log"])
+"#;
+
+/// A watching program; ended when dropped.
+struct Watching {
+    child: Child,
+    events: Receiver<Value>,
+}
+
+impl Watching {
+    /// Starts to watch; comes back when all is in sync.
+    fn start(lab: &TestLab) -> Self {
+        let mut command = lab.command(&["push", "LAB", "app", "--watch", "--json"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (sender, events) = channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if sender.send(serde_json::from_str(&line).unwrap()).is_err() {
+                    return;
+                }
+            }
+        });
+        let watching = Self { child, events };
+        watching.expect("in-sync");
+        watching
+    }
+
+    /// The next event of this kind.
+    fn expect(&self, kind: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(event) if event["event"] == kind => return event,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => panic!("no {kind} came"),
+                Err(RecvTimeoutError::Disconnected) => panic!("the program ended before {kind} came"),
+            }
+        }
+    }
+
+    /// Interrupts it; its exit status.
+    fn interrupt(mut self) -> i32 {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait_until(what: &str, happened: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !happened() {
+        assert!(Instant::now() < deadline, "{what}: it did not happen");
+        std::thread::sleep(POLL);
+    }
+}
+
+fn has(path: PathBuf, text: &str) -> impl Fn() -> bool {
+    let text = text.to_owned();
+    move || fs_err::read_to_string(&path).is_ok_and(|now| now == text)
+}
+
+/// What rsync would still have to do to make `target` equal to `source`: nothing, when a sync is right.
+fn rsync_says(source: &Path, target: &Path) -> String {
+    let output = Command::new("rsync")
+        .args(["-n", "-rlp", "--checksum", "--delete", "--itemize-changes", "--exclude=*.log", "--exclude=.git"])
+        .arg(format!("{}/", source.display()))
+        .arg(target)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Times of directories are no part of a tree's equality.
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().filter(|line| !line.starts_with(".d..t")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_saved_file_arrives_and_its_service_restarts() {
+    let lab = deployed(ONE_HOST);
+    let root = root_of(&lab, "node-1");
+    let watching = Watching::start(&lab);
+
+    lab.write("build/lib/text", "second\n");
+    let set = watching.expect("change-set");
+    assert_eq!((&set["modified"], &set["restarted"]), (&1.into(), &serde_json::json!(["app"])), "{set}");
+    assert!(has(root.join("opt/app/lib/text"), "second\n")());
+    watching.expect("in-sync");
+
+    // As editors save: a new file takes the old one's name.
+    lab.write("build/lib/.text.swp", "third\n");
+    fs_err::rename(lab.path("build/lib/.text.swp"), lab.path("build/lib/text")).unwrap();
+    wait_until("a rename over a file", has(root.join("opt/app/lib/text"), "third\n"));
+
+    // A file in a directory in a directory that was not there a moment ago.
+    lab.write("build/deep/er/and/deeper/file", "deep\n");
+    wait_until("a file in new directories", has(root.join("opt/app/deep/er/and/deeper/file"), "deep\n"));
+
+    // What is ignored is no change.
+    watching.expect("in-sync");
+    lab.write("build/x.log", "noise\n");
+    lab.write("build/lib/text", "fourth\n");
+    let set = watching.expect("change-set");
+    assert_eq!((&set["created"], &set["modified"]), (&0.into(), &1.into()), "{set}");
+    assert!(!root.join("opt/app/x.log").exists());
+
+    // What was hand-edited there is mended with the next change.
+    fs_err::write(root.join("opt/app/lib/text"), "by hand\n").unwrap();
+    lab.write("build/lib/other", "other\n");
+    wait_until("a hand edit is mended", has(root.join("opt/app/lib/text"), "fourth\n"));
+
+    assert_eq!(watching.interrupt(), 130);
+}
+
+#[test]
+fn nothing_is_lost_when_hosts_and_sources_come_and_go() {
+    let lab = deployed(ONE_HOST);
+    let watching = Watching::start(&lab);
+
+    // The source vanishes and comes back as another directory: nothing is deleted meanwhile, and it is watched again.
+    fs_err::rename(lab.path("build"), lab.path("away")).unwrap();
+    watching.expect("component-failed");
+    assert_eq!(lab.inside("node-1", "ls /opt/app"), "lib\nrun\n");
+    lab.write("build/run", super::RUN);
+    lab.write("build/lib/text", "another directory\n");
+    watching.expect("in-sync");
+    assert_eq!(lab.inside("node-1", "cat /opt/app/lib/text"), "another directory\n");
+    lab.write("build/lib/text", "still watched\n");
+    watching.expect("in-sync");
+    assert_eq!(lab.inside("node-1", "cat /opt/app/lib/text"), "still watched\n");
+
+    // The host restarts, and a change is made while it is away.
+    docker(&["stop", "-t", "0", &lab.container("node-1")]);
+    watching.expect("warning");
+    lab.write("build/lib/text", "while it was away\n");
+    docker(&["start", &lab.container("node-1")]);
+    watching.expect("in-sync");
+    assert_eq!(lab.inside("node-1", "cat /opt/app/lib/text"), "while it was away\n");
+
+    // The container is made anew, empty: everything comes again before it counts as in sync.
+    docker(&["rm", "-f", "-v", &lab.container("node-1")]);
+    watching.expect("warning");
+    lab.expect(0, &["up", "LAB"]);
+    watching.expect("in-sync");
+    assert_eq!(lab.inside("node-1", "cat /opt/app/lib/text"), "while it was away\n");
+}
+
+#[test]
+fn two_hundred_random_edits_all_arrive() {
+    let lab = TestLab::new(ONE_HOST);
+    // Without a service: its restarts would be what is measured.
+    lab.recipe("app", TREE_ONLY);
+    lab.write("build/lib/text", "first\n");
+    lab.expect(0, &["deploy", "LAB"]);
+    let source = lab.path("build");
+    let mut edits = Edits::begin(&source, SEED);
+    lab.expect(0, &["push", "LAB", "app"]);
+    let target = root_of(&lab, "node-1").join("opt/app");
+    let watching = Watching::start(&lab);
+
+    let mut millis = Vec::new();
+    for number in 0..EDITS {
+        let saved = Instant::now();
+        let edit = edits.next();
+        wait_until(&format!("edit {number}, {edit:?}"), || edit.is_visible(&target));
+        millis.push(saved.elapsed().as_secs_f64() * 1000.0);
+    }
+    watching.expect("in-sync");
+    let copies = tempfile::tempdir().unwrap();
+    let copy = copies.path().join("app");
+    let output = docker(&["cp", &format!("{}:/opt/app", lab.container("node-1")), copy.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(rsync_says(&source, &copy), "");
+    assert!(copy.join("code/0/0.rs").exists() && !copy.join(".git").exists());
+
+    millis.sort_by(f64::total_cmp);
+    let percentile = |part: usize| millis[(millis.len() - 1) * part / 100];
+    eprintln!("{EDITS} edits, from save to visible: p50 {:.1} ms, p95 {:.1} ms", percentile(50), percentile(95));
+    assert_eq!(watching.interrupt(), 130);
+}
