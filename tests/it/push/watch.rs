@@ -51,7 +51,12 @@ struct Watching {
 impl Watching {
     /// Starts to watch; comes back when all is in sync.
     fn start(lab: &TestLab) -> Self {
-        let mut command = lab.command(&["push", "LAB", "app", "--watch", "--json"]);
+        let watching = Self::started(lab.command(&["push", "LAB", "app", "--watch", "--json"]));
+        watching.expect("in-sync");
+        watching
+    }
+
+    fn started(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, events) = channel();
@@ -62,9 +67,7 @@ impl Watching {
                 }
             }
         });
-        let watching = Self { child, events };
-        watching.expect("in-sync");
-        watching
+        Self { child, events }
     }
 
     /// The next event of this kind.
@@ -80,10 +83,14 @@ impl Watching {
         }
     }
 
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
     /// Interrupts it; its exit status.
     fn interrupt(mut self) -> i32 {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        self.signal(rustix::process::Signal::INT);
         self.child.wait().unwrap().code().unwrap_or(-1)
     }
 }
@@ -193,13 +200,66 @@ fn nothing_is_lost_when_hosts_and_sources_come_and_go() {
     assert_eq!(lab.inside("node-1", "cat /opt/app/lib/text"), "while it was away\n");
 }
 
-#[test]
-fn two_hundred_random_edits_all_arrive() {
+/// A lab whose component is a tree without a service: restarts take their time.
+fn tree_only() -> TestLab {
     let lab = TestLab::new(ONE_HOST);
-    // Without a service: its restarts would be what is measured.
     lab.recipe("app", TREE_ONLY);
     lab.write("build/lib/text", "first\n");
     lab.expect(0, &["deploy", "LAB"]);
+    lab
+}
+
+#[test]
+fn more_changes_than_the_system_can_report_arrive() {
+    let lab = tree_only();
+    for number in 0..10 {
+        lab.write(&format!("build/many/{number}/first"), "");
+    }
+    let watching = Watching::start(&lab);
+    // Nobody reads the queue meanwhile, and it holds 16,384 events by default: each file makes three.
+    watching.signal(rustix::process::Signal::STOP);
+    let limit = fs_err::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let files = limit.trim().parse::<usize>().unwrap() / 3 + 1000;
+    for number in 0..files {
+        lab.write(&format!("build/many/{}/{number}", number % 10), "");
+    }
+    lab.write("build/lib/text", "after the flood\n");
+    watching.signal(rustix::process::Signal::CONT);
+    let warning = watching.expect("warning");
+    assert!(warning["text"].as_str().unwrap().contains("max_queued_events"), "{warning}");
+    watching.expect("in-sync");
+    assert_eq!(lab.inside("node-1", "cat /opt/app/lib/text"), "after the flood\n");
+    assert_eq!(lab.inside("node-1", "find /opt/app/many -type f | wc -l").trim(), (files + 10).to_string());
+}
+
+#[test]
+fn where_the_system_refuses_watches_changes_arrive_all_the_same() {
+    let lab = tree_only();
+    for number in 0..8 {
+        lab.write(&format!("build/{number}/file"), "file\n");
+    }
+    // The limit of a user namespace of its own: nobody else's.
+    let program = lab.command(&["push", "LAB", "app", "--watch", "--json"]);
+    let mut limited = Command::new("unshare");
+    limited
+        .args(["-U", "-r", "sh", "-c", "echo 4 > /proc/sys/user/max_inotify_watches && exec \"$0\" \"$@\""])
+        .arg(program.get_program())
+        .args(program.get_args())
+        .envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .stdin(Stdio::null());
+    let watching = Watching::started(limited);
+    let warning = watching.expect("warning");
+    assert!(warning["text"].as_str().unwrap().contains("max_user_watches"), "{warning}");
+    watching.expect("in-sync");
+    lab.write("build/5/file", "changed\n");
+    let path = root_of(&lab, "node-1").join("opt/app/5/file");
+    wait_until("a change that nobody reported", has(path, "changed\n"));
+    assert_eq!(watching.interrupt(), 130);
+}
+
+#[test]
+fn two_hundred_random_edits_all_arrive() {
+    let lab = tree_only();
     let source = lab.path("build");
     let mut edits = Edits::begin(&source, SEED);
     lab.expect(0, &["push", "LAB", "app"]);
