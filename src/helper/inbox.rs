@@ -12,6 +12,7 @@ use std::{
 use super::{stop::Stop, supply::SupplyGate};
 use crate::{
     plan::{Plan, Question},
+    tree::Larder,
     wire::{self, FrameError, Mode, NearHello, PROTOCOL, ToHelper},
 };
 
@@ -20,6 +21,8 @@ pub(crate) struct QueuedPlan {
     pub(crate) request: u32,
     pub(crate) mode: Mode,
     pub(crate) plan: Plan,
+    /// What came ahead of it.
+    pub(crate) larder: Larder,
     pub(crate) stop: Stop,
 }
 
@@ -85,11 +88,19 @@ pub(crate) struct Inbox {
 impl Inbox {
     /// Reads until the near side says goodbye or the stream ends.
     pub(crate) fn read(&self, input: &mut impl Read) -> Result<(), InboxError> {
+        let mut came_ahead: Option<(u32, Larder)> = None;
         while let Some(message) = wire::read_message(input)? {
             match message {
                 ToHelper::Bye => return Ok(()),
                 ToHelper::Hello(_) => return Err(InboxError::Unexpected("a second hello")),
-                ToHelper::Plan { request, mode, plan } => self.queue(request, mode, plan)?,
+                ToHelper::Ahead { request, ahead } => {
+                    let larder = Larder::of(ahead).ok_or(InboxError::Unexpected("too much ahead of a plan"))?;
+                    came_ahead = Some((request, larder));
+                }
+                ToHelper::Plan { request, mode, plan } => {
+                    let larder = came_ahead.take().filter(|(of, _)| *of == request).map(|(_, larder)| larder);
+                    self.queue(request, mode, plan, larder.unwrap_or_default())?;
+                }
                 ToHelper::Ask { request, questions } => self
                     .questions
                     .try_send(QueuedQuestions { request, questions })
@@ -110,12 +121,12 @@ impl Inbox {
         Ok(())
     }
 
-    fn queue(&self, request: u32, mode: Mode, plan: Plan) -> Result<(), InboxError> {
+    fn queue(&self, request: u32, mode: Mode, plan: Plan, larder: Larder) -> Result<(), InboxError> {
         let stop = self.stop.for_plan();
         if self.running.lock().insert(request, stop.clone()).is_some() {
             return Err(InboxError::Unexpected("two plans with one number"));
         }
-        self.plans.try_send(QueuedPlan { request, mode, plan, stop }).map_err(|error| match error {
+        self.plans.try_send(QueuedPlan { request, mode, plan, larder, stop }).map_err(|error| match error {
             TrySendError::Full(_) => InboxError::Unexpected("too many plans at once"),
             TrySendError::Disconnected(_) => InboxError::Unexpected("a plan after the end"),
         })

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     io,
-    sync::mpsc::{RecvTimeoutError, channel},
+    sync::{
+        Arc,
+        mpsc::{RecvTimeoutError, channel},
+    },
     thread,
     time::Duration,
 };
@@ -23,6 +26,7 @@ use super::{
 };
 use crate::{
     plan::{Detail, Diff, Facts, FailureKind, Op, OpFailure, Outcome, Plan, Step, StepId, Tally},
+    tree::Larder,
     wire::{FromHelper, Mode},
 };
 
@@ -53,7 +57,14 @@ impl Session {
     }
 
     /// Runs a plan to its end and sends `Done`. The error is that the near side cannot be reached.
-    pub(crate) fn run(&self, request: u32, mode: Mode, plan: &Plan, stop: &Stop) -> io::Result<()> {
+    pub(crate) fn run(
+        &self,
+        request: u32,
+        mode: Mode,
+        plan: &Plan,
+        larder: Arc<Larder>,
+        stop: &Stop,
+    ) -> io::Result<()> {
         let batch = Batch::new(request, self.outbox.clone());
         let (finished, alarm) = channel::<()>();
         let tally = thread::scope(|scope| {
@@ -64,7 +75,7 @@ impl Session {
                     let _ = batch.nudge(self.patience);
                 }
             });
-            let tally = Runner::new(self, request, mode, plan, stop, batch).run();
+            let tally = Runner::new(self, request, mode, plan, larder, stop, batch).run();
             drop(finished);
             tally
         })?;
@@ -100,6 +111,7 @@ struct Runner<'a> {
     request: u32,
     mode: Mode,
     plan: &'a Plan,
+    larder: Arc<Larder>,
     stop: &'a Stop,
     batch: &'a Batch,
     foreseen: Foreseen,
@@ -112,12 +124,21 @@ struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    fn new(session: &'a Session, request: u32, mode: Mode, plan: &'a Plan, stop: &'a Stop, batch: &'a Batch) -> Self {
+    fn new(
+        session: &'a Session,
+        request: u32,
+        mode: Mode,
+        plan: &'a Plan,
+        larder: Arc<Larder>,
+        stop: &'a Stop,
+        batch: &'a Batch,
+    ) -> Self {
         Self {
             session,
             request,
             mode,
             plan,
+            larder,
             stop,
             batch,
             foreseen: Foreseen::default(),
@@ -268,7 +289,8 @@ impl<'a> Runner<'a> {
     fn perform<O: Operation>(&mut self, op: &O, step: &Step) -> (Outcome, Option<Diff>, Became) {
         let gate = self.session.gate.clone();
         // Lives as long as the step: content that it no longer wants must not hold the channel up.
-        let mut supplier = ChannelSupplier::new(self.request, gate, self.session.outbox.clone(), self.stop.clone());
+        let (outbox, larder) = (self.session.outbox.clone(), Arc::clone(&self.larder));
+        let mut supplier = ChannelSupplier::new(self.request, gate, outbox, self.stop.clone(), larder);
         let foreseen = std::mem::take(&mut self.foreseen);
         let mut machine = Machine {
             facts: &self.session.facts,
@@ -452,7 +474,7 @@ mod tests {
         facts.state_dir = state.display().to_string();
         let mut session = Session::new(facts, accounts, Outbox::new(Box::new(wire.clone())), SupplyGate::default());
         session.patience = Duration::from_secs(3600);
-        session.run(7, mode, plan, &stop).unwrap();
+        session.run(7, mode, plan, Arc::default(), &stop).unwrap();
         let mut decoder = FrameDecoder::default();
         decoder.push(&wire.0.lock().unwrap());
         std::iter::from_fn(|| decoder.next_frame().unwrap()).map(|frame| decode(&frame).unwrap()).collect()

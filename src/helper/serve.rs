@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, BufReader, Read, Write},
+    path::Path,
     process::ExitCode,
     sync::{
         Arc, Mutex, PoisonError,
@@ -21,6 +22,7 @@ use super::{
     runner::Session,
     stop::Stop,
     supply::SupplyGate,
+    tree::remembered,
 };
 use crate::wire::{FromHelper, HelperHello, PROTOCOL, Preamble};
 
@@ -72,7 +74,8 @@ fn converse(input: &mut impl Read, outbox: &Outbox) -> Result<(), String> {
     let stop = Stop::default();
     let accounts = Accounts::new(stop.clone());
     let facts = gather(&accounts);
-    let hello = HelperHello { protocol: PROTOCOL, facts: facts.clone() };
+    let trees = remembered(Path::new(&facts.state_dir));
+    let hello = HelperHello { protocol: PROTOCOL, facts: facts.clone(), trees };
     outbox.send(&FromHelper::Hello(hello)).map_err(|error| format!("cannot say hello: {error}"))?;
     let Some(near) = read_hello(input).map_err(|error| error.to_string())? else { return Ok(()) };
 
@@ -110,7 +113,7 @@ fn converse(input: &mut impl Read, outbox: &Outbox) -> Result<(), String> {
 
 fn run_all(session: &Session, queue: &Receiver<QueuedPlan>, running: &Running) {
     for next in queue {
-        let ended = session.run(next.request, next.mode, &next.plan, &next.stop);
+        let ended = session.run(next.request, next.mode, &next.plan, Arc::new(next.larder), &next.stop);
         running.remove(next.request);
         if ended.is_err() {
             // Nobody reads what we write. The reader notices at the latest when the stream is closed.

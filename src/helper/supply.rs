@@ -11,7 +11,7 @@ use std::{
 
 use super::{outbox::Outbox, stop::Stop};
 use crate::{
-    tree::{Demand, Supplier, Supply},
+    tree::{Demand, Larder, Supplier, Supply},
     wire::FromHelper,
 };
 
@@ -98,13 +98,14 @@ pub(crate) struct ChannelSupplier {
     gate: SupplyGate,
     outbox: Outbox,
     stop: Stop,
+    larder: Arc<Larder>,
     answer: Option<Receiver<Supply>>,
 }
 
 impl ChannelSupplier {
-    /// A supplier for the plan with this number.
-    pub(crate) fn new(request: u32, gate: SupplyGate, outbox: Outbox, stop: Stop) -> Self {
-        Self { request, gate, outbox, stop, answer: None }
+    /// A supplier for the plan with this number; `larder` is what came ahead of it.
+    pub(crate) fn new(request: u32, gate: SupplyGate, outbox: Outbox, stop: Stop, larder: Arc<Larder>) -> Self {
+        Self { request, gate, outbox, stop, larder, answer: None }
     }
 }
 
@@ -133,6 +134,10 @@ impl Supplier for ChannelSupplier {
             }
         }
     }
+
+    fn larder(&self) -> Option<&Larder> {
+        Some(&self.larder)
+    }
 }
 
 impl Drop for ChannelSupplier {
@@ -157,7 +162,7 @@ mod tests {
     use crate::tree::{Digest, Want};
 
     fn supplier(gate: &SupplyGate) -> ChannelSupplier {
-        ChannelSupplier::new(1, gate.clone(), Outbox::new(Box::new(io::sink())), Stop::default())
+        ChannelSupplier::new(1, gate.clone(), Outbox::new(Box::new(io::sink())), Stop::default(), Arc::default())
     }
 
     fn demand(wants: usize) -> Demand {
@@ -199,7 +204,7 @@ mod tests {
     fn a_cancelled_plan_waits_for_nothing() {
         let gate = SupplyGate::default();
         let stop = Stop::default();
-        let mut supplier = ChannelSupplier::new(1, gate, Outbox::new(Box::new(io::sink())), stop.clone());
+        let mut supplier = ChannelSupplier::new(1, gate, Outbox::new(Box::new(io::sink())), stop.clone(), Arc::default());
         supplier.demand(demand(1)).unwrap();
         stop.end_plan();
         assert_eq!(supplier.next_supply().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);

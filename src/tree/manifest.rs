@@ -27,7 +27,7 @@ pub struct Time {
 }
 
 /// What an entry is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EntryKind {
     /// A regular file.
     File {
@@ -62,7 +62,7 @@ pub struct Entry {
 }
 
 /// All entries of a tree, ordered by path, each directory before what is below it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Manifest {
     entries: Vec<Entry>,
     root_mode: u32,
@@ -155,12 +155,11 @@ impl Manifest {
         let mut previous: &[u8] = &[];
         let entries = self.entries.iter().map(|entry| {
             let path = entry.path.as_bytes();
-            let shared = previous.iter().zip(path).take_while(|(a, b)| a == b).count();
+            let shared = shared_with(previous, path);
             previous = path;
             PackedEntry {
-                // A path is shorter than 64 KiB.
-                shared: u16::try_from(shared).unwrap_or_default(),
-                rest: path[shared..].to_vec(),
+                shared,
+                rest: path[usize::from(shared)..].to_vec(),
                 mtime: entry.mtime,
                 kind: entry.kind.clone(),
             }
@@ -221,20 +220,45 @@ fn unpack(packed: Vec<PackedEntry>) -> Result<Vec<Entry>, ManifestError> {
     if packed.len() > MAX_ENTRIES {
         return Err(ManifestError::TooLarge { entries: packed.len() });
     }
-    let mut entries: Vec<Entry> = Vec::with_capacity(packed.len());
-    let mut path_bytes = 0;
-    for (index, PackedEntry { shared, rest, mtime, kind }) in packed.into_iter().enumerate() {
-        let previous = entries.last().map_or(&[][..], |entry| entry.path.as_bytes());
-        let mut bytes = previous.get(..usize::from(shared)).ok_or(ManifestError::Format)?.to_vec();
-        bytes.extend_from_slice(&rest);
-        path_bytes += bytes.len();
-        if path_bytes > MAX_PATH_BYTES {
-            return Err(ManifestError::TooLarge { entries: index });
+    let mut joiner = PathJoiner::default();
+    let entries = packed.into_iter().map(|PackedEntry { shared, rest, mtime, kind }| {
+        let path = joiner.join(shared, &rest)?;
+        Ok(Entry { path, kind, mtime })
+    });
+    entries.collect()
+}
+
+/// How many bytes two neighbouring paths begin with in common.
+pub(super) fn shared_with(previous: &[u8], path: &[u8]) -> u16 {
+    let shared = previous.iter().zip(path).take_while(|(a, b)| a == b).count();
+    // A path is shorter than 64 KiB.
+    u16::try_from(shared).unwrap_or_default()
+}
+
+/// Puts paths together that were sent without what they share with the one before.
+#[derive(Debug, Default)]
+pub(super) struct PathJoiner {
+    previous: Vec<u8>,
+    index: usize,
+    bytes: usize,
+}
+
+impl PathJoiner {
+    /// The next path.
+    pub(super) fn join(&mut self, shared: u16, rest: &[u8]) -> Result<RelPath, ManifestError> {
+        if usize::from(shared) > self.previous.len() {
+            return Err(ManifestError::Format);
         }
-        let path = RelPath::new(bytes).map_err(|source| ManifestError::Path { index, source })?;
-        entries.push(Entry { path, kind, mtime });
+        self.previous.truncate(usize::from(shared));
+        self.previous.extend_from_slice(rest);
+        self.bytes += self.previous.len();
+        if self.bytes > MAX_PATH_BYTES {
+            return Err(ManifestError::TooLarge { entries: self.index });
+        }
+        let index = self.index;
+        self.index += 1;
+        RelPath::new(self.previous.clone()).map_err(|source| ManifestError::Path { index, source })
     }
-    Ok(entries)
 }
 
 fn is_possible(kind: &EntryKind) -> bool {

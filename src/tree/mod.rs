@@ -3,10 +3,12 @@
 //! The near side scans a [`SourceTree`] and answers demands from its [`Contents`]; the far side walks what it has with
 //! the same [`walk`], compares, demands, and applies.
 
+mod ahead;
 mod chunk;
 mod digest;
 mod literal;
 mod manifest;
+mod patch;
 mod path;
 mod summary;
 mod supply;
@@ -26,6 +28,7 @@ mod source;
 #[cfg(any(feature = "control", feature = "helper"))]
 mod walk;
 
+pub use ahead::{Ahead, Larder, MAX_AHEAD, MAX_PATCH, Remembered, place_name};
 pub use chunk::{Chunk, WHOLE_UP_TO, chunks};
 #[cfg(feature = "control")]
 pub use contents::Contents;
@@ -38,6 +41,7 @@ pub use ignore::{Decision, IGNORE_FILE, IgnoreRules, PatternError, RuleOrigin};
 pub use index::{Index, IndexKey, replace_file, unix_now};
 pub use literal::LiteralDecoder;
 pub use manifest::{Entry, EntryKind, MAX_MANIFEST, Manifest, ManifestError, Time, root_of};
+pub use patch::ManifestPatch;
 pub use path::{PathError, RelPath, is_temporary, printable};
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use root::{Root, Status, status_at};

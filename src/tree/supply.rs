@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Digest;
+use super::{Digest, Larder};
 
 /// A chunk of a file that the far side already has: the first 16 bytes of its BLAKE3 and its length in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -65,4 +65,9 @@ pub trait Supplier {
 
     /// The next message of the answer; blocks. An error when the near side is gone or the run is cancelled.
     fn next_supply(&mut self) -> std::io::Result<Supply>;
+
+    /// What came without being asked for, if anything did.
+    fn larder(&self) -> Option<&Larder> {
+        None
+    }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     plan::{Answer, Diff, Facts, Outcome, Plan, Question, StepId, Tally},
-    tree::{Demand, Supply},
+    tree::{Ahead, Demand, Remembered, Supply},
 };
 
 /// From the near side to the helper. The first message is `Hello`.
@@ -20,6 +20,13 @@ pub enum ToHelper {
         mode: Mode,
         /// What to do.
         plan: Plan,
+    },
+    /// Content that the next plan will probably demand; right before that plan.
+    Ahead {
+        /// The plan's number.
+        request: u32,
+        /// What is sent.
+        ahead: Ahead,
     },
     /// Asks about live state; answered at once, also while a plan runs.
     Ask {
@@ -45,7 +52,7 @@ pub enum ToHelper {
 }
 
 /// Whether a plan stops at the diff.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Writes nothing.
@@ -112,6 +119,8 @@ pub struct HelperHello {
     pub protocol: u32,
     /// What the host is.
     pub facts: Facts,
+    /// Trees that it remembers, at most 256, the latest first.
+    pub trees: Vec<Remembered>,
 }
 
 /// What happened to one step.

@@ -1,6 +1,7 @@
 //! Runs: from an inventory to hosts in their recipes' state. Knows every room above it and the order of things; shows
 //! nothing itself but sends [`RunEvent`](super::event::RunEvent)s.
 
+mod ahead;
 mod component;
 mod containers;
 mod error;

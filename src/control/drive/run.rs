@@ -118,6 +118,9 @@ pub async fn run(request: Request, events: Events, cancel: CancellationToken) ->
     events.send(RunEvent::RunStarted { kind, lab, hosts: hosts.clone(), components: names }).await;
     let ended = crew.run(&components, &hosts).await;
     crew.fleet.close().await;
+    let sources = Arc::clone(&crew.sources);
+    // What goes wrong there is no failure of the run.
+    let _ = tokio::task::spawn_blocking(move || sources.write_down()).await;
     ended?;
     let summary = crew.ledger.summary(kind, cancel.is_cancelled());
     events.send(RunEvent::RunFinished(summary.clone())).await;

@@ -16,12 +16,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{HostError, sources::Sources};
+use super::{
+    HostError,
+    ahead::{HostMemory, places},
+    sources::Sources,
+};
 use crate::{
     control::link::{HelperProgram, HelperReceiver, HelperSender, Link, Stream, Target},
-    plan::{Answer, Facts, Plan, Question, Tally},
-    tree::{Demand, Supply},
-    wire::{FromHelper, Mode, NearHello, PROTOCOL, StepReport, ToHelper},
+    plan::{Answer, Facts, Outcome, Plan, Question, StepId, Tally},
+    tree::{Demand, Digest, Supply},
+    wire::{FromHelper, Mode, NearHello, PROTOCOL, StepEvent, StepReport, ToHelper},
 };
 
 /// Messages of one request that may wait: the helper batches its reports, so a few suffice.
@@ -55,6 +59,7 @@ struct Routes {
 pub struct HostSession {
     link: Link,
     facts: Arc<Facts>,
+    memory: Arc<HostMemory>,
     sender: HelperSender,
     routes: Requests,
     next_request: AtomicU32,
@@ -102,6 +107,7 @@ impl HostSession {
         };
         let channel = link.start_helper(&HelperProgram::embedded()?, hello, bootstrapping).await?;
         let facts = Arc::new(channel.facts().clone());
+        let memory = Arc::new(HostMemory::of(&channel.hello().trees));
         let (sender, receiver) = channel.split();
         let routes = Requests::default();
         let ended = CancellationToken::new();
@@ -116,6 +122,7 @@ impl HostSession {
         Ok(Self {
             link,
             facts,
+            memory,
             sender,
             routes,
             next_request: AtomicU32::new(1),
@@ -184,6 +191,8 @@ impl HostSession {
         let _turn = self.plan_turn.lock().await;
         let (request, mut inbox) = self.register()?;
         let guard = RequestGuard { session: self, request };
+        let places = places(&plan);
+        let plan = if places.is_empty() { plan } else { self.send_ahead(request, mode, plan, sources).await? };
         self.sender.send(&ToHelper::Plan { request, mode, plan }).await?;
         let mut supplying: Option<JoinHandle<()>> = None;
         let mut cancelled = false;
@@ -199,7 +208,12 @@ impl HostSession {
                 () = &mut deadline => break Err(HostError::Silent { seconds: CANCEL_DEADLINE.as_secs() }),
                 inbound = inbox.recv() => match inbound {
                     None => break Err(self.lost()),
-                    Some(Inbound::Steps(reports)) => on_reports(reports).await,
+                    Some(Inbound::Steps(reports)) => {
+                        if mode == Mode::Apply {
+                            self.learn(&places, &reports, sources);
+                        }
+                        on_reports(reports).await;
+                    }
                     Some(Inbound::Demand(demand)) => {
                         if let Some(previous) = supplying.take() {
                             previous.abort();
@@ -216,6 +230,39 @@ impl HostSession {
         }
         drop(guard);
         end
+    }
+
+    /// Sends what the host probably lacks of a plan's trees; gives the plan back.
+    async fn send_ahead(
+        &self,
+        request: u32,
+        mode: Mode,
+        plan: Plan,
+        sources: &Arc<Sources>,
+    ) -> Result<Plan, HostError> {
+        let (sources, memory) = (Arc::clone(sources), Arc::clone(&self.memory));
+        let guess = move || (sources.ahead(&plan, &memory, mode), plan);
+        let (ahead, plan) = match tokio::task::spawn_blocking(guess).await {
+            Ok(guessed) => guessed,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        if !ahead.is_empty() {
+            self.sender.send(&ToHelper::Ahead { request, ahead }).await?;
+        }
+        Ok(plan)
+    }
+
+    /// Takes note of the trees that a plan has just made equal to their sources.
+    fn learn(&self, places: &HashMap<StepId, (String, Digest)>, reports: &[StepReport], sources: &Arc<Sources>) {
+        let is_made =
+            |event: &StepEvent| matches!(event, StepEvent::Finished { outcome: Outcome::Changed, .. });
+        let made = reports.iter().filter(|report| is_made(&report.event));
+        let made: Vec<_> = made.filter_map(|report| places.get(&report.step).cloned()).collect();
+        for (_, manifest) in &made {
+            let (sources, manifest) = (Arc::clone(sources), *manifest);
+            tokio::task::spawn_blocking(move || sources.delivered(manifest));
+        }
+        self.memory.learn(made);
     }
 
     /// Says goodbye: the helper ends. The link closes when the last owner of the session is gone.

@@ -7,13 +7,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use super::ahead::Manifests;
 use crate::{
     control::link::launcher,
     tree::{Contents, Demand, Digest, ScanError, SourceTree, Supply, TreeSummary},
 };
 
 type TreeKey = (PathBuf, Vec<String>);
-type Scanned = Arc<Mutex<Option<TreeSummary>>>;
+type Scanned = Arc<Mutex<Option<Arc<SourceTree>>>>;
 
 /// What this side can supply. Each source tree is scanned once in a run, however many hosts get it.
 #[derive(Default)]
@@ -21,6 +22,7 @@ pub(super) struct Sources {
     contents: Mutex<Arc<Contents>>,
     trees: Mutex<HashMap<TreeKey, Scanned>>,
     index_dir: Option<PathBuf>,
+    manifests: Manifests,
 }
 
 /// A source tree that is watched for changes.
@@ -37,7 +39,8 @@ pub(super) struct WatchedTree {
 impl Sources {
     /// Sources whose scan indexes are kept below `cache`, when there is such a place.
     pub(super) fn new(cache: Option<PathBuf>) -> Self {
-        Self { index_dir: cache.map(|dir| dir.join("scan")), ..Self::default() }
+        let manifests = Manifests::new(cache.as_deref());
+        Self { index_dir: cache.map(|dir| dir.join("scan")), manifests, ..Self::default() }
     }
 
     /// Scans a source tree, or gives the result of the scan that this run already made.
@@ -46,14 +49,30 @@ impl Sources {
         let scanned = Arc::clone(lock(&self.trees).entry(key).or_default());
         // Held over the scan: a second host that wants the same tree waits instead of scanning again.
         let mut scanned = lock(&scanned);
-        if let Some(summary) = &*scanned {
-            return Ok(summary.clone());
+        if let Some(tree) = &*scanned {
+            return Ok(tree.summary().clone());
         }
         let tree = self.scan(source, ignore).map_err(|error| super::error::chain(&error))?;
         let summary = tree.summary().clone();
         self.add(|contents| contents.add_tree(&tree));
-        *scanned = Some(summary.clone());
+        *scanned = Some(Arc::new(tree));
         Ok(summary)
+    }
+
+    /// The tree with this manifest, as it was scanned last.
+    pub(super) fn scanned(&self, manifest: Digest) -> Option<Arc<SourceTree>> {
+        self.all_scanned().into_iter().find(|tree| tree.summary().manifest == manifest)
+    }
+
+    /// All trees that recipes have asked for, as they were scanned last.
+    pub(super) fn all_scanned(&self) -> Vec<Arc<SourceTree>> {
+        let trees: Vec<Scanned> = lock(&self.trees).values().map(Arc::clone).collect();
+        trees.iter().filter_map(|scanned| lock(scanned).clone()).collect()
+    }
+
+    /// What is kept of trees that hosts have.
+    pub(super) fn manifests(&self) -> &Manifests {
+        &self.manifests
     }
 
     fn scan(&self, source: &Path, ignore: &[String]) -> Result<SourceTree, ScanError> {
@@ -71,7 +90,9 @@ impl Sources {
         let trees: Vec<(TreeKey, Scanned)> =
             lock(&self.trees).iter().map(|(key, scanned)| (key.clone(), Arc::clone(scanned))).collect();
         let watched = trees.into_iter().map(|((path, parameters), scanned)| match &*lock(&scanned) {
-            Some(summary) => WatchedTree { path, ignore: summary.ignore.clone(), files: summary.files },
+            Some(tree) => {
+                WatchedTree { path, ignore: tree.summary().ignore.clone(), files: tree.summary().files }
+            }
             None => WatchedTree { path, ignore: parameters, files: 0 },
         });
         watched.collect()
@@ -91,13 +112,12 @@ impl Sources {
             if let Some(tree) = &tree {
                 offered.add_tree(tree);
             }
-            let now = tree.map(|tree| tree.summary().clone());
             // Times alone are no change: they are no part of a tree's equality.
-            is_other |= match (&*scanned, &now) {
+            is_other |= match (scanned.as_ref().map(|tree| tree.summary()), tree.as_ref().map(SourceTree::summary)) {
                 (Some(before), Some(now)) => before.root != now.root || before.ignore != now.ignore,
                 _ => true,
             };
-            *scanned = now;
+            *scanned = tree.map(Arc::new);
         }
         // What the trees held before is not kept; the recipes offer their single files again when they are evaluated.
         *lock(&self.contents) = Arc::new(offered);

@@ -253,7 +253,7 @@ async fn greet(begun: Begun, target: &Arc<Target>, hello: NearHello) -> Result<H
     let late = |_| LinkErrorKind::Deadline { phase: Phase::Hello, after }.of(target);
     match timeout(after, receiver.recv()).await.map_err(late)?? {
         Some(FromHelper::Hello(theirs)) if theirs.protocol == PROTOCOL => {
-            Ok(HelperChannel::new(theirs.facts, sender, receiver))
+            Ok(HelperChannel::new(theirs, sender, receiver))
         }
         Some(FromHelper::Hello(theirs)) => Err(LinkErrorKind::Protocol { theirs: theirs.protocol }.of(target)),
         _ => Err(LinkErrorKind::NoHello.of(target)),

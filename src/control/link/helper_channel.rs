@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     plan::Facts,
-    wire::{self, FrameDecoder, FromHelper, ToHelper},
+    wire::{self, FrameDecoder, FromHelper, HelperHello, ToHelper},
 };
 
 /// Bytes that may wait to be sent. More would only fill memory: the host takes them no faster.
@@ -104,7 +104,7 @@ impl Shared {
 /// The one channel to a running helper.
 #[derive(Debug)]
 pub struct HelperChannel {
-    facts: Facts,
+    hello: HelperHello,
     sender: HelperSender,
     receiver: HelperReceiver,
 }
@@ -150,13 +150,18 @@ impl HelperChannel {
         (HelperSender { queue: to_write, room, shared: Arc::clone(&shared) }, HelperReceiver { queue: read, shared })
     }
 
-    pub(super) fn new(facts: Facts, sender: HelperSender, receiver: HelperReceiver) -> Self {
-        Self { facts, sender, receiver }
+    pub(super) fn new(hello: HelperHello, sender: HelperSender, receiver: HelperReceiver) -> Self {
+        Self { hello, sender, receiver }
     }
 
     /// What the host is.
     pub fn facts(&self) -> &Facts {
-        &self.facts
+        &self.hello.facts
+    }
+
+    /// All that the helper said of the host. A host may say anything.
+    pub fn hello(&self) -> &HelperHello {
+        &self.hello
     }
 
     /// Sends a message. Returns when it is queued; at most 4 MiB wait in the queue. May be cancelled at any time.

@@ -4,8 +4,27 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     plan::HostPath,
-    tree::{Digest, Index, replace_file},
+    tree::{Digest, Index, Remembered, place_name, replace_file},
 };
+
+/// Most trees that the near side is told of.
+const MOST_TOLD: usize = 256;
+
+/// The trees that a helper with this state directory remembers, the latest first.
+pub fn remembered(state: &Path) -> Vec<Remembered> {
+    let Ok(entries) = fs_err::read_dir(state.join("trees")) else { return Vec::new() };
+    let mut found: Vec<_> = entries
+        .flatten()
+        .filter(|entry| entry.path().extension().is_some_and(|kind| kind == "last"))
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    let told = found.into_iter().take(MOST_TOLD).filter_map(|(_, path)| {
+        let digest: [u8; 32] = fs_err::read(&path).ok()?.try_into().ok()?;
+        Some(Remembered { place: path.file_stem()?.to_str()?.to_owned(), manifest: digest.into() })
+    });
+    told.collect()
+}
 
 /// Where the index and the last manifest of one directory are kept.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +38,7 @@ impl Memory {
     /// What is remembered of `dest` in the helper's directory; nothing when there is none.
     pub(super) fn of(dest: &HostPath, state: Option<&Path>, is_writable: bool) -> Self {
         let directory = state.map(|state| state.join("trees"));
-        Self { directory, name: Digest::of(dest.as_str().as_bytes()).short(), is_writable }
+        Self { directory, name: place_name(dest.as_str()), is_writable }
     }
 
     fn file(&self, kind: &str) -> Option<PathBuf> {
@@ -53,8 +72,12 @@ impl Memory {
         fs_err::File::open(self.file("manifest")?).ok().map(|file| file.into_parts().0)
     }
 
-    /// Remembers an encoded manifest.
-    pub(super) fn keep_manifest(&self, bytes: &[u8]) {
-        self.remember(|memory| memory.file("manifest").map_or(Ok(()), |path| replace_file(&path, bytes)));
+    /// Remembers an encoded manifest, and its digest for [`remembered`].
+    pub(super) fn keep_manifest(&self, bytes: &[u8], digest: Digest) {
+        self.remember(|memory| {
+            let (Some(manifest), Some(last)) = (memory.file("manifest"), memory.file("last")) else { return Ok(()) };
+            replace_file(&manifest, bytes)?;
+            replace_file(&last, digest.as_bytes())
+        });
     }
 }

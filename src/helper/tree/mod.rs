@@ -13,7 +13,7 @@ use std::{collections::HashSet, path::Path};
 
 use rustix::fs::{Gid, Uid, chown};
 
-pub use self::fetch::fetch_blob;
+pub use self::{fetch::fetch_blob, memory::remembered};
 use self::{
     fetch::{Basis, Reception},
     ground::Ground,
@@ -132,6 +132,10 @@ fn manifest(op: &plan::Sync, memory: &Memory, supplier: &mut dyn Supplier) -> Re
     };
     let mut bytes = memory.manifest();
     if Digest::of(&bytes) != *digest {
+        if let Some((manifest, encoded)) = patched(&op.tree, &bytes, supplier) {
+            memory.keep_manifest(&encoded, *digest);
+            return Ok(manifest);
+        }
         if *size > MAX_MANIFEST as u64 {
             return Err(refuse(&"it is too large"));
         }
@@ -141,10 +145,26 @@ fn manifest(op: &plan::Sync, memory: &Memory, supplier: &mut dyn Supplier) -> Re
         let want = Want { digest: *digest, size: *size, basis: ids };
         bytes.clear();
         Reception::open(supplier, vec![want], &name)?.receive(*digest, *size, basis.as_ref(), &mut bytes, &name)?;
-        memory.keep_manifest(&bytes);
+        memory.keep_manifest(&bytes, *digest);
     }
     let manifest = Manifest::decode(&bytes).map_err(|error| refuse(&error))?;
     if manifest.root() == *root { Ok(manifest) } else { Err(refuse(&"it is that of another tree")) }
+}
+
+/// The tree's manifest by the patch that came ahead of the plan, with its encoding. None when there is no patch, or it
+/// starts from another manifest than the one remembered here.
+fn patched(tree: &TreeSummary, remembered: &[u8], supplier: &dyn Supplier) -> Option<(Manifest, Vec<u8>)> {
+    let patch = supplier.larder()?.patch(&tree.manifest)?;
+    let old = if patch.base == Digest::of(b"") {
+        Manifest::default()
+    } else if patch.base == Digest::of(remembered) {
+        Manifest::decode(remembered).ok()?
+    } else {
+        return None;
+    };
+    let manifest = patch.apply(&old).ok()?;
+    let encoded = manifest.encode().ok()?;
+    (manifest.root() == tree.root && Digest::of(&encoded) == tree.manifest).then_some((manifest, encoded))
 }
 
 impl TreeChange {

@@ -80,6 +80,7 @@ impl<'a> Staging<'a> {
             }
         }
         let lacking = self.take_local(files)?;
+        let lacking = self.take_sent(lacking, supplier)?;
         self.fetch(lacking, supplier)?;
         self.finish_directories()?;
         if !self.flush_each {
@@ -128,6 +129,26 @@ impl<'a> Staging<'a> {
             if !is_made {
                 lacking.push(file);
             }
+        }
+        Ok(lacking)
+    }
+
+    /// Makes what came ahead of the plan. Gives the rest.
+    fn take_sent(
+        &mut self,
+        files: Vec<NewFile<'a>>,
+        supplier: &mut dyn Supplier,
+    ) -> Result<Vec<NewFile<'a>>, OpFailure> {
+        let Some(larder) = supplier.larder() else { return Ok(files) };
+        let mut lacking = Vec::new();
+        for new in files {
+            let Some(content) = larder.content(&new.digest).filter(|content| content.len() as u64 == new.size) else {
+                lacking.push(new);
+                continue;
+            };
+            let mut file = self.create(new)?;
+            file.write_all(content).map_err(|error| self.failure("write", new.entry, &error))?;
+            self.finish(&file, new)?;
         }
         Ok(lacking)
     }
