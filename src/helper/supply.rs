@@ -204,7 +204,8 @@ mod tests {
     fn a_cancelled_plan_waits_for_nothing() {
         let gate = SupplyGate::default();
         let stop = Stop::default();
-        let mut supplier = ChannelSupplier::new(1, gate, Outbox::new(Box::new(io::sink())), stop.clone(), Arc::default());
+        let mut supplier =
+            ChannelSupplier::new(1, gate, Outbox::new(Box::new(io::sink())), stop.clone(), Arc::default());
         supplier.demand(demand(1)).unwrap();
         stop.end_plan();
         assert_eq!(supplier.next_supply().unwrap_err().kind(), io::ErrorKind::ConnectionAborted);

@@ -186,7 +186,7 @@ mod tests {
     fn nothing_changed_is_an_empty_patch() {
         let old = manifest(&[(1, 1, 1), (2, 2, 2)]);
         let patch = between(&old, &old);
-        assert!(patch.is_empty() && patch.len() == 0);
+        assert!(patch.is_empty());
         assert_eq!(patch.apply(&old).unwrap(), old);
     }
 

@@ -1,5 +1,6 @@
 //! Tree sync: the near side's scan and answers and the far side's comparison and changes, connected in one process.
 
+mod ahead;
 mod any_tree;
 mod apply;
 mod child;

@@ -57,10 +57,12 @@ pub(super) fn places(plan: &Plan) -> HashMap<StepId, (String, Digest)> {
 #[derive(Debug, Default)]
 pub(super) struct Manifests {
     directory: Option<PathBuf>,
-    guesses: Mutex<HashMap<(Option<Digest>, Digest, Mode), Guess>>,
+    guesses: Mutex<HashMap<Question, Guess>>,
     recent: Mutex<HashMap<Digest, Arc<Manifest>>>,
 }
 
+/// The manifest that a host remembers, the one that it should get, and whether contents are of use.
+type Question = (Option<Digest>, Digest, Mode);
 /// Made once for all hosts: the second one waits for the first.
 type Guess = Arc<Mutex<Option<Arc<Ahead>>>>;
 
@@ -71,16 +73,16 @@ impl Manifests {
     }
 
     /// What a host lacks that remembers `known` and should get `tree`. Blocks.
-    fn guess(&self, known: Option<Digest>, tree: &SourceTree, mode: Mode) -> Arc<Ahead> {
-        let key = (known, tree.summary().manifest, mode);
+    fn guess(&self, known: Option<Digest>, tree: &SourceTree, how: Mode) -> Arc<Ahead> {
+        let key = (known, tree.summary().manifest, how);
         let guess = Arc::clone(lock(&self.guesses).entry(key).or_default());
         let mut guess = lock(&guess);
         if let Some(made) = &*guess {
             return Arc::clone(made);
         }
-        let made = Arc::new(self.make(known, tree, mode));
-        *guess = Some(Arc::clone(&made));
-        made
+        let fresh = Arc::new(self.make(known, tree, how));
+        *guess = Some(Arc::clone(&fresh));
+        fresh
     }
 
     fn make(&self, known: Option<Digest>, tree: &SourceTree, mode: Mode) -> Ahead {

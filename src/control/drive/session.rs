@@ -254,8 +254,7 @@ impl HostSession {
 
     /// Takes note of the trees that a plan has just made equal to their sources.
     fn learn(&self, places: &HashMap<StepId, (String, Digest)>, reports: &[StepReport], sources: &Arc<Sources>) {
-        let is_made =
-            |event: &StepEvent| matches!(event, StepEvent::Finished { outcome: Outcome::Changed, .. });
+        let is_made = |event: &StepEvent| matches!(event, StepEvent::Finished { outcome: Outcome::Changed, .. });
         let made = reports.iter().filter(|report| is_made(&report.event));
         let made: Vec<_> = made.filter_map(|report| places.get(&report.step).cloned()).collect();
         for (_, manifest) in &made {

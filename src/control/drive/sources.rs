@@ -90,9 +90,7 @@ impl Sources {
         let trees: Vec<(TreeKey, Scanned)> =
             lock(&self.trees).iter().map(|(key, scanned)| (key.clone(), Arc::clone(scanned))).collect();
         let watched = trees.into_iter().map(|((path, parameters), scanned)| match &*lock(&scanned) {
-            Some(tree) => {
-                WatchedTree { path, ignore: tree.summary().ignore.clone(), files: tree.summary().files }
-            }
+            Some(tree) => WatchedTree { path, ignore: tree.summary().ignore.clone(), files: tree.summary().files },
             None => WatchedTree { path, ignore: parameters, files: 0 },
         });
         watched.collect()

@@ -281,7 +281,9 @@ fn facts_of_nothing() -> Facts {
 #[tokio::test]
 async fn another_protocol_is_refused() {
     let sshd = Sshd::start();
-    let theirs = wire::encode(&FromHelper::Hello(HelperHello { protocol: 99, facts: facts_of_nothing(), trees: vec![] })).unwrap();
+    let theirs =
+        wire::encode(&FromHelper::Hello(HelperHello { protocol: 99, facts: facts_of_nothing(), trees: vec![] }))
+            .unwrap();
     let error = refusal(sshd.target(), &impostor(&format!("printf '{}'; cat", octal(&theirs)))).await;
     assert!(matches!(&*error.kind, LinkErrorKind::Protocol { theirs: 99 }), "{error}");
 }
@@ -301,7 +303,8 @@ async fn a_helper_that_says_nothing_is_given_up() {
 async fn more_than_waits_in_the_queue_is_sent_in_order() {
     let sshd = Sshd::start();
     let hello =
-        wire::encode(&FromHelper::Hello(HelperHello { protocol: PROTOCOL, facts: facts_of_nothing(), trees: vec![] })).unwrap();
+        wire::encode(&FromHelper::Hello(HelperHello { protocol: PROTOCOL, facts: facts_of_nothing(), trees: vec![] }))
+            .unwrap();
     // Reads everything, then tells how many bytes came.
     let does = format!("printf '{}'; wc -c >&2; exit 4", octal(&hello));
     let (_link, channel, _) = start(sshd.target(), &impostor(&does)).await.unwrap();

@@ -11,7 +11,7 @@ use std::{
 use ovs_cuisine::{
     helper::tree::{Place, TreeChange, compare},
     plan::{MaxDelete, OpFailure, Sync},
-    tree::{Contents, Demand, ScanError, SourceTree, Supplier, Supply},
+    tree::{Contents, Demand, Larder, ScanError, SourceTree, Supplier, Supply},
 };
 
 /// A source, a destination and the helper's memory, all below one temporary directory.
@@ -203,6 +203,8 @@ pub(super) struct Loopback {
     /// Compressed bytes given.
     pub(super) literal_bytes: usize,
     pub(super) hook: Option<Hook>,
+    /// What came ahead of the plan.
+    pub(super) larder: Option<Larder>,
 }
 
 impl Loopback {
@@ -213,7 +215,15 @@ impl Loopback {
     }
 
     pub(super) fn of(contents: Contents) -> Self {
-        Self { contents, waiting: VecDeque::new(), demands: Vec::new(), given: 0, literal_bytes: 0, hook: None }
+        Self {
+            contents,
+            waiting: VecDeque::new(),
+            demands: Vec::new(),
+            given: 0,
+            literal_bytes: 0,
+            hook: None,
+            larder: None,
+        }
     }
 
     /// How many contents were asked for, manifests included.
@@ -244,5 +254,9 @@ impl Supplier for Loopback {
             self.literal_bytes += bytes.len();
         }
         Ok(supply)
+    }
+
+    fn larder(&self) -> Option<&Larder> {
+        self.larder.as_ref()
     }
 }
