@@ -15,6 +15,7 @@ use super::{
     ops::Obstacle,
     process::{Collected, Ended, Ending, Job, Listener, run},
     stop::Stop,
+    tree::HeldTrees,
 };
 use crate::{
     plan::{Facts, FailureKind, OpFailure, Principal},
@@ -36,6 +37,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) foreseen: &'a Foreseen,
     /// Where content comes from.
     pub(crate) supplier: &'a mut dyn Supplier,
+    /// What the session keeps of synced directories.
+    pub(crate) trees: &'a HeldTrees,
     /// Where output of commands goes.
     pub(crate) batch: &'a Batch,
     /// Neither content nor output of this step is shown.

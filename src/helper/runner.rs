@@ -23,6 +23,7 @@ use super::{
     pending::Pending,
     stop::Stop,
     supply::{ChannelSupplier, SupplyGate},
+    tree::HeldTrees,
 };
 use crate::{
     plan::{Detail, Diff, Facts, FailureKind, Op, OpFailure, Outcome, Plan, Step, StepId, Tally},
@@ -47,13 +48,16 @@ pub(crate) struct Session {
     pub(crate) lock_wait: Duration,
     /// How long a step may be quiet.
     pub(crate) patience: Duration,
+    /// What is kept of synced directories between plans.
+    pub(crate) trees: HeldTrees,
 }
 
 impl Session {
     /// A session in which quiet steps are announced after a second.
     pub(crate) fn new(facts: Facts, accounts: Accounts, outbox: Outbox, gate: SupplyGate) -> Self {
         let (owner, lock_wait) = (String::new(), Duration::ZERO);
-        Self { facts, accounts, outbox, gate, owner, lock_wait, patience: PATIENCE }
+        let trees = HeldTrees::default();
+        Self { facts, accounts, outbox, gate, owner, lock_wait, patience: PATIENCE, trees }
     }
 
     /// Runs a plan to its end and sends `Done`. The error is that the near side cannot be reached.
@@ -299,6 +303,7 @@ impl<'a> Runner<'a> {
             accounts: &self.session.accounts,
             foreseen: &foreseen,
             supplier: &mut supplier,
+            trees: &self.session.trees,
             batch: self.batch,
             sensitive: step.sensitive,
             reaction: self.reaction(step),

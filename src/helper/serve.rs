@@ -120,6 +120,7 @@ fn run_all(session: &Session, queue: &Receiver<QueuedPlan>, running: &Running) {
             next.stop.end_session();
         }
     }
+    session.trees.write_down(Path::new(&session.facts.state_dir));
 }
 
 fn answer_all(queue: &Mutex<Receiver<QueuedQuestions>>, accounts: &Accounts, outbox: &Outbox, stop: &Stop) {

@@ -19,15 +19,30 @@ pub struct Ahead {
     pub contents: Vec<Vec<u8>>,
     /// Manifests of the plan's trees, by the digest of their encoding.
     pub patches: Vec<(Digest, ManifestPatch)>,
+    /// How closely the host has to look.
+    pub care: Care,
+}
+
+/// How closely a host looks at its directories before it changes them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Care {
+    /// At everything, and forgets it again.
+    #[default]
+    Whole,
+    /// At everything, and keeps in memory what it found: more plans about the same trees will come.
+    Keep,
+    /// Only at what changes, where it has kept the rest since an earlier plan. What others changed elsewhere meanwhile
+    /// is found at the next look at everything.
+    Follow,
 }
 
 impl Ahead {
     /// Whether there is anything to send.
     pub fn is_empty(&self) -> bool {
-        self.contents.is_empty() && self.patches.is_empty()
+        self.contents.is_empty() && self.patches.is_empty() && self.care == Care::Whole
     }
 
-    /// Adds another one's content.
+    /// Adds another one's contents and patches.
     pub fn extend(&mut self, other: &Self) {
         self.contents.extend_from_slice(&other.contents);
         self.patches.extend_from_slice(&other.patches);
@@ -53,6 +68,7 @@ pub fn place_name(dest: &str) -> String {
 pub struct Larder {
     contents: HashMap<Digest, Vec<u8>>,
     patches: HashMap<Digest, ManifestPatch>,
+    care: Care,
 }
 
 impl Larder {
@@ -64,12 +80,17 @@ impl Larder {
             return None;
         }
         let contents = ahead.contents.into_iter().map(|content| (Digest::of(&content), content)).collect();
-        Some(Self { contents, patches: ahead.patches.into_iter().collect() })
+        Some(Self { contents, patches: ahead.patches.into_iter().collect(), care: ahead.care })
     }
 
     /// A content with this digest.
     pub fn content(&self, digest: &Digest) -> Option<&[u8]> {
         self.contents.get(digest).map(Vec::as_slice)
+    }
+
+    /// How closely to look.
+    pub fn care(&self) -> Care {
+        self.care
     }
 
     /// How the manifest with this digest came about.
@@ -84,7 +105,7 @@ mod tests {
 
     #[test]
     fn content_is_found_by_what_it_really_is() {
-        let ahead = Ahead { contents: vec![b"one".to_vec(), b"two".to_vec()], patches: Vec::new() };
+        let ahead = Ahead { contents: vec![b"one".to_vec(), b"two".to_vec()], patches: Vec::new(), care: Care::Whole };
         let larder = Larder::of(ahead).unwrap();
         assert_eq!(larder.content(&Digest::of(b"one")), Some(&b"one"[..]));
         assert_eq!(larder.content(&Digest::of(b"three")), None);
@@ -92,8 +113,10 @@ mod tests {
 
     #[test]
     fn too_much_is_refused() {
-        assert!(Larder::of(Ahead { contents: vec![vec![0; MAX_AHEAD]], patches: Vec::new() }).is_some());
-        let ahead = Ahead { contents: vec![vec![0; MAX_AHEAD], vec![1]], patches: Vec::new() };
+        assert!(
+            Larder::of(Ahead { contents: vec![vec![0; MAX_AHEAD]], patches: Vec::new(), care: Care::Whole }).is_some()
+        );
+        let ahead = Ahead { contents: vec![vec![0; MAX_AHEAD], vec![1]], patches: Vec::new(), care: Care::Whole };
         assert!(Larder::of(ahead).is_none());
     }
 }

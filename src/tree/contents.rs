@@ -5,13 +5,13 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use zstd::stream::write::Encoder;
 
 use super::{
-    ChunkId, Demand, Digest, EntryKind, MAX_LITERAL, RelPath, Root, SourceTree, Supply, WHOLE_UP_TO, Want,
+    ChunkId, Demand, Digest, Entry, EntryKind, MAX_LITERAL, RelPath, SourceTree, Supply, WHOLE_UP_TO, Want,
     chunk::chunks, hash::digest_of,
 };
 
@@ -28,13 +28,36 @@ const READ: usize = 64 * 1024;
 #[derive(Debug, Default, Clone)]
 pub struct Contents {
     stored: HashMap<Digest, Stored>,
+    trees: Vec<Offered>,
 }
 
 #[derive(Debug, Clone)]
 enum Stored {
-    InTree { root: Arc<Root>, path: RelPath },
     File(PathBuf),
     Bytes(Arc<[u8]>),
+}
+
+/// A tree whose files may be demanded.
+#[derive(Debug, Clone)]
+struct Offered {
+    tree: SourceTree,
+    /// Where in the manifest each content is; made when the first one is demanded.
+    places: Arc<OnceLock<HashMap<Digest, usize>>>,
+}
+
+impl Offered {
+    /// A file with this content.
+    fn path(&self, digest: &Digest) -> Option<&RelPath> {
+        let entries = self.tree.manifest().entries();
+        let places = self.places.get_or_init(|| {
+            let place = |(index, entry): (usize, &Entry)| match &entry.kind {
+                EntryKind::File { digest, .. } => Some((*digest, index)),
+                _ => None,
+            };
+            entries.iter().enumerate().filter_map(place).collect()
+        });
+        entries.get(*places.get(digest)?).map(|entry| &entry.path)
+    }
 }
 
 impl Contents {
@@ -45,13 +68,9 @@ impl Contents {
 
     /// Adds a tree's manifest and files.
     pub fn add_tree(&mut self, tree: &SourceTree) {
-        self.add_bytes(tree.manifest_bytes().to_vec());
-        for entry in tree.manifest().entries() {
-            if let EntryKind::File { digest, .. } = &entry.kind {
-                let stored = || Stored::InTree { root: Arc::clone(tree.root()), path: entry.path.clone() };
-                self.stored.entry(*digest).or_insert_with(stored);
-            }
-        }
+        let manifest = Stored::Bytes(Arc::clone(tree.manifest_bytes()));
+        self.stored.entry(tree.summary().manifest).or_insert(manifest);
+        self.trees.push(Offered { tree: tree.clone(), places: Arc::default() });
     }
 
     /// Adds bytes that are kept in memory; gives their digest.
@@ -87,9 +106,13 @@ impl Contents {
     /// Supplies one content. The inner error says why it is gone; the outer one ends the answer.
     fn supply(&self, want: &Want, answer: &mut Answer<'_>) -> io::Result<Result<(), String>> {
         let (mut reader, name): (Box<dyn Read + '_>, String) = match self.stored.get(&want.digest) {
-            None => return Ok(Err(format!("content {} is not part of this run", want.digest.short()))),
             Some(Stored::Bytes(bytes)) => (Box::new(&**bytes), "memory".to_owned()),
-            Some(Stored::InTree { root, path }) => {
+            None => {
+                let in_tree =
+                    |offered: &Offered| Some((Arc::clone(offered.tree.root()), offered.path(&want.digest)?.clone()));
+                let Some((root, path)) = self.trees.iter().find_map(in_tree) else {
+                    return Ok(Err(format!("content {} is not part of this run", want.digest.short())));
+                };
                 let name = format!("`{}`", root.path_of(path.as_bytes()).display());
                 match root.open_file(path.as_bytes()) {
                     Ok(fd) => (Box::new(File::from(fd)), name),

@@ -140,6 +140,13 @@ impl Manifest {
         &self.entries
     }
 
+    /// Whether a directory with this path is in it.
+    pub fn has_directory(&self, path: &[u8]) -> bool {
+        let Ok(path) = RelPath::new(path) else { return false };
+        let at = self.entries.binary_search_by(|entry| entry.path.cmp(&path));
+        at.is_ok_and(|at| matches!(self.entries[at].kind, EntryKind::Dir { .. }))
+    }
+
     /// Permission bits of the root.
     pub fn root_mode(&self) -> u32 {
         self.root_mode

@@ -28,7 +28,7 @@ mod source;
 #[cfg(any(feature = "control", feature = "helper"))]
 mod walk;
 
-pub use ahead::{Ahead, Larder, MAX_AHEAD, MAX_PATCH, Remembered, place_name};
+pub use ahead::{Ahead, Care, Larder, MAX_AHEAD, MAX_PATCH, Remembered, place_name};
 pub use chunk::{Chunk, WHOLE_UP_TO, chunks};
 #[cfg(feature = "control")]
 pub use contents::Contents;
@@ -50,4 +50,4 @@ pub use source::{ScanError, SourceTree};
 pub use summary::TreeSummary;
 pub use supply::{ChunkId, Demand, MAX_LITERAL, Supplier, Supply, Want};
 #[cfg(any(feature = "control", feature = "helper"))]
-pub use walk::{Node, NodeKind, RulesError, Walk, WalkError, rules_above, walk};
+pub use walk::{Node, NodeKind, RulesError, Walk, WalkError, rules_above, walk, walk_at};

@@ -1,23 +1,29 @@
 //! A tree of the near side as it is on disk.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use rustix::fs::fstat;
+
 use super::{
     Digest, Entry, EntryKind, HashError, IgnoreRules, Index, Manifest, ManifestError, Node, NodeKind, PatternError,
-    RelPath, Root, TreeSummary, WalkError, hash_files, index::unix_now, walk,
+    RelPath, Root, Status, TreeSummary, WalkError, hash_files, index::unix_now, walk, walk_at,
 };
 
 /// A directory of the near side, scanned completely: the only thing a host's directory is ever made equal to.
+///
+/// Clones share what was found.
 #[derive(Debug, Clone)]
 pub struct SourceTree {
     root: Arc<Root>,
-    manifest: Manifest,
-    encoded: Vec<u8>,
-    summary: TreeSummary,
+    manifest: Arc<Manifest>,
+    encoded: Arc<[u8]>,
+    summary: Arc<TreeSummary>,
+    rules: Arc<IgnoreRules>,
 }
 
 /// Why a source tree cannot be used. Nothing is sent, and nothing is deleted anywhere, after such an error.
@@ -122,10 +128,51 @@ impl SourceTree {
         }
         let open_error = |source| ScanError::Open { path: root.to_path_buf(), source };
         let mode = opened.status().map_err(open_error)?.mode;
-        Self::of(opened, entries, mode, &rules)
+        Self::of(Arc::new(opened), entries, mode, Arc::new(rules))
     }
 
-    fn of(root: Root, entries: Vec<Entry>, mode: u32, rules: &IgnoreRules) -> Result<Self, ScanError> {
+    /// The tree as it is now, given that nothing but these paths, and what is below them, has changed since. Costs
+    /// little beyond reading those. None when only a scan of the whole can tell: ignore files changed, another
+    /// directory has the root's place, or a path is in a directory that is not known.
+    pub fn look_again(&self, changed: &[RelPath]) -> Result<Option<Self>, ScanError> {
+        let root = &self.root;
+        let open_error = |source| ScanError::Open { path: root.path().to_path_buf(), source };
+        let status = root.status().map_err(open_error)?;
+        if identity(root.path())? != (status.dev, status.ino) {
+            return Ok(None);
+        }
+        let changed = outermost(changed);
+        let mut nodes = Vec::new();
+        for path in &changed {
+            if !path.parent().is_empty() && !self.manifest.has_directory(path.parent()) {
+                return Ok(None);
+            }
+            match walk_at(root, &self.rules, path)? {
+                Some(walk) => nodes.extend(walk.nodes),
+                None => return Ok(None),
+            }
+        }
+        let fresh = entries(root, nodes, &Index::default(), &mut Index::default(), unix_now())?;
+        // A name that comes or goes changes the time of its directory too, of which nobody tells.
+        let parents: BTreeSet<RelPath> = changed.iter().filter_map(|path| RelPath::new(path.parent()).ok()).collect();
+        let mut directories = Vec::new();
+        for path in &parents {
+            let Ok(status) = root.open_directory(path.as_bytes()).and_then(|fd| Ok(Status::from(fstat(fd)?))) else {
+                return Ok(None);
+            };
+            directories.push(Entry {
+                path: path.clone(),
+                kind: EntryKind::Dir { mode: status.mode },
+                mtime: status.mtime,
+            });
+        }
+        let fresh = fresh.into_iter().chain(directories);
+        let stays = |entry: &&Entry| !covers(&changed, &entry.path) && !parents.contains(&entry.path);
+        let entries = self.manifest.entries().iter().filter(stays).cloned().chain(fresh).collect();
+        Self::of(Arc::clone(root), entries, status.mode, Arc::clone(&self.rules)).map(Some)
+    }
+
+    fn of(root: Arc<Root>, entries: Vec<Entry>, mode: u32, rules: Arc<IgnoreRules>) -> Result<Self, ScanError> {
         let failed = |source| ScanError::Manifest { path: root.path().to_path_buf(), source };
         let manifest = Manifest::new(entries, mode).map_err(failed)?;
         let encoded = manifest.encode().map_err(failed)?;
@@ -142,7 +189,8 @@ impl SourceTree {
             bytes: sizes.sum(),
             ignore: rules.lines(),
         };
-        Ok(Self { root: Arc::new(root), manifest, encoded, summary })
+        let (manifest, summary) = (Arc::new(manifest), Arc::new(summary));
+        Ok(Self { root, manifest, encoded: encoded.into(), summary, rules })
     }
 
     /// What a plan carries of it.
@@ -151,12 +199,12 @@ impl SourceTree {
     }
 
     /// Everything in it.
-    pub fn manifest(&self) -> &Manifest {
+    pub fn manifest(&self) -> &Arc<Manifest> {
         &self.manifest
     }
 
     /// The manifest as it travels.
-    pub fn manifest_bytes(&self) -> &[u8] {
+    pub fn manifest_bytes(&self) -> &Arc<[u8]> {
         &self.encoded
     }
 
@@ -170,6 +218,21 @@ impl SourceTree {
         let real = fs_err::canonicalize(root).unwrap_or_else(|_| root.to_path_buf());
         format!("{}.index", Digest::of(real.as_os_str().as_encoded_bytes()).short())
     }
+}
+
+/// Paths without those below another one; ordered.
+fn outermost(paths: &[RelPath]) -> Vec<RelPath> {
+    let mut paths = paths.to_vec();
+    paths.sort_unstable();
+    paths.dedup_by(|later, kept| later == kept || later.is_below(kept.as_bytes()));
+    paths
+}
+
+/// Whether a path is one of these, which are ordered, or below one.
+fn covers(outermost: &[RelPath], path: &RelPath) -> bool {
+    let after = outermost.partition_point(|candidate| candidate <= path);
+    let last = after.checked_sub(1).and_then(|at| outermost.get(at));
+    last.is_some_and(|candidate| path == candidate || path.is_below(candidate.as_bytes()))
 }
 
 fn open(path: &Path) -> Result<Root, ScanError> {

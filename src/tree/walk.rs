@@ -52,6 +52,8 @@ pub struct Walk {
     pub leftovers: Vec<RelPath>,
     /// Directories that hold something ignored, at any depth: they cannot be removed.
     pub holding_ignored: HashSet<RelPath>,
+    /// Whether an ignore file ended the walk.
+    met_ignore_file: bool,
 }
 
 /// Why a walk ended.
@@ -99,49 +101,107 @@ pub enum WalkError {
 ///
 /// What vanishes during the walk is not part of it.
 pub fn walk(root: &Root, rules: &mut IgnoreRules, read_ignore_files: bool) -> Result<Walk, WalkError> {
+    let files = if read_ignore_files { IgnoreFiles::Read } else { IgnoreFiles::Plain };
     let mut walk = Walk::default();
-    let mut waiting = VecDeque::from([Vec::new()]);
-    let mut buffer = vec![MaybeUninit::uninit(); ENTRIES_BUFFER];
-    while let Some(directory) = waiting.pop_front() {
-        let read_error = |source| WalkError::Read { path: root.path_of(&directory), source };
-        let fd = match root.open_directory(&directory) {
-            Ok(fd) => fd,
-            Err(error) if is_vanished(&error) && !directory.is_empty() => {
-                walk.nodes.retain(|node| node.path.as_bytes() != directory);
-                continue;
-            }
-            Err(error) => return Err(read_error(error)),
-        };
-        if read_ignore_files {
-            read_rules(root, &fd, &directory, rules)?;
-        }
-        let mut entries = RawDir::new(&fd, &mut buffer);
-        while let Some(entry) = entries.next() {
-            let entry = entry.map_err(|error| read_error(error.into()))?;
-            let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
-                continue;
-            }
-            let path = RelPath::join(&directory, name).map_err(|source| WalkError::Path {
-                directory: root.path_of(&directory),
-                name: printable(name),
-                source,
-            })?;
-            if is_temporary(name) {
-                walk.leftovers.push(path);
-                continue;
-            }
-            if let Some(Node { path, kind: NodeKind::Dir, .. }) = walk.visit(root, &fd, path, rules)? {
-                waiting.push_back(path.as_bytes().to_vec());
-            }
-        }
+    walk.descend(root, Vec::new(), rules, files)?;
+    Ok(walk.sorted())
+}
+
+/// Walks one path below `root`, and all below it when it is a directory, with the rules of an earlier walk of the
+/// whole. Empty when nothing is there or it is ignored. None when there are ignore files on the way: what they say may
+/// be new, so the whole has to be walked.
+pub fn walk_at(root: &Root, rules: &IgnoreRules, path: &RelPath) -> Result<Option<Walk>, WalkError> {
+    let mut walk = Walk::default();
+    if path.name() == IGNORE_FILE.as_bytes() {
+        return Ok(None);
     }
-    walk.nodes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    walk.leftovers.sort_unstable();
-    Ok(walk)
+    if is_temporary(path.name()) || path.ancestors().any(|directory| rules.ignores(&directory, true)) {
+        return Ok(Some(walk));
+    }
+    let read_error = |source| WalkError::Read { path: root.path_of(path.as_bytes()), source };
+    let parent = match root.open_directory(path.parent()) {
+        Ok(parent) => parent,
+        Err(error) if is_vanished(&error) => return Ok(Some(walk)),
+        Err(error) => return Err(read_error(error)),
+    };
+    let is_directory = walk.visit(root, &parent, path.clone(), rules)?.is_some_and(|node| node.kind == NodeKind::Dir);
+    if is_directory {
+        let mut rules = rules.clone();
+        walk.descend(root, path.as_bytes().to_vec(), &mut rules, IgnoreFiles::Refuse)?;
+    }
+    Ok(if walk.met_ignore_file { None } else { Some(walk.sorted()) })
+}
+
+/// What becomes of ignore files found on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IgnoreFiles {
+    /// Their rules hold from their directory on.
+    Read,
+    /// They are files like others.
+    Plain,
+    /// They end the walk.
+    Refuse,
 }
 
 impl Walk {
+    /// Takes in what is below a directory; no bytes stand for the root.
+    fn descend(
+        &mut self,
+        root: &Root,
+        start: Vec<u8>,
+        rules: &mut IgnoreRules,
+        files: IgnoreFiles,
+    ) -> Result<(), WalkError> {
+        let mut waiting = VecDeque::from([start]);
+        let mut buffer = vec![MaybeUninit::uninit(); ENTRIES_BUFFER];
+        while let Some(directory) = waiting.pop_front() {
+            let read_error = |source| WalkError::Read { path: root.path_of(&directory), source };
+            let fd = match root.open_directory(&directory) {
+                Ok(fd) => fd,
+                Err(error) if is_vanished(&error) && !directory.is_empty() => {
+                    self.nodes.retain(|node| node.path.as_bytes() != directory);
+                    continue;
+                }
+                Err(error) => return Err(read_error(error)),
+            };
+            match files {
+                IgnoreFiles::Read => read_rules(root, &fd, &directory, rules)?,
+                IgnoreFiles::Refuse if status_at(&fd, IGNORE_FILE.as_bytes()).is_ok() => {
+                    self.met_ignore_file = true;
+                    return Ok(());
+                }
+                IgnoreFiles::Refuse | IgnoreFiles::Plain => {}
+            }
+            let mut entries = RawDir::new(&fd, &mut buffer);
+            while let Some(entry) = entries.next() {
+                let entry = entry.map_err(|error| read_error(error.into()))?;
+                let name = entry.file_name().to_bytes();
+                if matches!(name, b"." | b"..") {
+                    continue;
+                }
+                let path = RelPath::join(&directory, name).map_err(|source| WalkError::Path {
+                    directory: root.path_of(&directory),
+                    name: printable(name),
+                    source,
+                })?;
+                if is_temporary(name) {
+                    self.leftovers.push(path);
+                    continue;
+                }
+                if let Some(Node { path, kind: NodeKind::Dir, .. }) = self.visit(root, &fd, path, rules)? {
+                    waiting.push_back(path.as_bytes().to_vec());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sorted(mut self) -> Self {
+        self.nodes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        self.leftovers.sort_unstable();
+        self
+    }
+
     /// Takes an entry in; none when it is ignored or has vanished.
     fn visit(
         &mut self,

@@ -13,8 +13,8 @@ use super::sources::Sources;
 use crate::{
     plan::{Op, Plan, StepId},
     tree::{
-        Ahead, Digest, EntryKind, MAX_AHEAD, MAX_PATCH, Manifest, ManifestPatch, Remembered, SourceTree, place_name,
-        replace_file,
+        Ahead, Care, Digest, EntryKind, MAX_AHEAD, MAX_PATCH, Manifest, ManifestPatch, Remembered, SourceTree,
+        place_name, replace_file,
     },
     wire::Mode,
 };
@@ -94,7 +94,7 @@ impl Manifests {
             return Ahead::default();
         }
         let contents = if mode == Mode::Apply { new_contents(&old, tree).unwrap_or_default() } else { Vec::new() };
-        Ahead { contents, patches: vec![(tree.summary().manifest, patch)] }
+        Ahead { contents, patches: vec![(tree.summary().manifest, patch)], ..Ahead::default() }
     }
 
     fn load(&self, digest: Digest) -> Option<Arc<Manifest>> {
@@ -119,7 +119,7 @@ impl Manifests {
             recent.clear();
             lock(&self.guesses).clear();
         }
-        recent.insert(digest, Arc::new(tree.manifest().clone()));
+        recent.insert(digest, Arc::clone(tree.manifest()));
     }
 
     /// Writes down a manifest that hosts have, for the runs to come.
@@ -180,8 +180,8 @@ fn new_contents(old: &Manifest, tree: &SourceTree) -> Option<Vec<Vec<u8>>> {
 
 impl Sources {
     /// What the host that remembers this probably lacks of a plan's trees. Blocks.
-    pub(super) fn ahead(&self, plan: &Plan, memory: &HostMemory, mode: Mode) -> Ahead {
-        let mut ahead = Ahead::default();
+    pub(super) fn ahead(&self, plan: &Plan, memory: &HostMemory, mode: Mode, care: Care) -> Ahead {
+        let mut ahead = Ahead { care, ..Ahead::default() };
         for (place, manifest) in places(plan).into_values() {
             let known = memory.get(&place);
             let tree = self.scanned(manifest).filter(|_| known != Some(manifest));

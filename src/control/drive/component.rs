@@ -237,7 +237,7 @@ async fn run_steps(
             }
         })
     };
-    let end = session.run_plan(plan, mode, &crew.sources, &crew.cancel, show).await;
+    let end = session.run_plan(plan, mode, crew.care(), &crew.sources, &crew.cancel, show).await;
     crew.ledger.messages(host, session.messages());
     match end {
         Ok(end) if end.cancelled => crew.bench(component, host, Status::Interrupted),

@@ -1,7 +1,7 @@
 //! What the system says of changes in watched trees.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
@@ -24,6 +24,55 @@ use crate::tree::{IgnoreRules, RelPath, is_temporary};
 const WRITING: Duration = Duration::from_secs(1);
 /// Most files that are remembered as being written; more count as written.
 const MAX_WRITING: usize = 4096;
+
+/// Most changed paths that are told apart; more, and everything may have changed.
+const MAX_TOUCHED: usize = 1024;
+
+/// What may have changed in watched trees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Touched {
+    /// Anything.
+    Everything,
+    /// These paths, absolute and without links, and what is below them.
+    Paths(HashSet<PathBuf>),
+}
+
+impl Default for Touched {
+    fn default() -> Self {
+        Self::Paths(HashSet::new())
+    }
+}
+
+impl Touched {
+    /// Adds a path.
+    fn add(&mut self, path: &Path) {
+        if let Self::Paths(paths) = self {
+            if paths.len() < MAX_TOUCHED {
+                paths.insert(path.to_path_buf());
+            } else {
+                *self = Self::Everything;
+            }
+        }
+    }
+
+    /// Adds all of another one.
+    pub(super) fn join(&mut self, other: Self) {
+        match other {
+            Self::Everything => *self = Self::Everything,
+            Self::Paths(paths) => paths.iter().for_each(|path| self.add(path)),
+        }
+    }
+
+    /// What changed below a tree's directory; none when anything may have.
+    pub(super) fn below(&self, tree: &Path) -> Option<Vec<RelPath>> {
+        use std::os::unix::ffi::OsStrExt;
+        let Self::Paths(paths) = self else { return None };
+        let real = fs_err::canonicalize(tree).ok()?;
+        let below = paths.iter().filter_map(|path| path.strip_prefix(&real).ok());
+        // The directory itself gives no path: something happened to it as a whole.
+        below.map(|path| RelPath::new(path.as_os_str().as_bytes()).ok()).collect()
+    }
+}
 
 /// Watches directories. What it says is a hint to look; what there is, only a scan tells.
 pub(super) struct Eye {
@@ -48,6 +97,9 @@ struct Seen {
     /// Files that were written to and not closed yet, and since when.
     writing: Mutex<HashMap<PathBuf, Instant>>,
     rules: Mutex<Vec<(PathBuf, IgnoreRules)>>,
+    touched: Mutex<Touched>,
+    /// Directories that came: what was made in them before they were watched gave no event.
+    fresh: Mutex<Touched>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -105,7 +157,7 @@ impl Eye {
             Some(error) if matches!(error.kind, ErrorKind::PathNotFound | ErrorKind::WatchNotFound) => {}
             Some(error) => self.go_blind(&error),
             // What happened before the watch was set gave no event.
-            None => self.seen.note(),
+            None => self.seen.note_everything(),
         }
     }
 
@@ -126,6 +178,16 @@ impl Eye {
         self.seen.change.notified().await;
     }
 
+    /// What has changed since this was asked last.
+    pub(super) fn touched(&self) -> Touched {
+        std::mem::take(&mut *lock(&self.seen.touched))
+    }
+
+    /// Directories that came since this was asked last, to be looked at again when they are surely watched.
+    pub(super) fn fresh(&self) -> Touched {
+        std::mem::take(&mut *lock(&self.seen.fresh))
+    }
+
     /// How many events there were so far.
     pub(super) fn seen(&self) -> u64 {
         self.seen.events.load(Ordering::Relaxed)
@@ -138,6 +200,11 @@ impl Eye {
 }
 
 impl Seen {
+    fn note_everything(&self) {
+        *lock(&self.touched) = Touched::Everything;
+        self.note();
+    }
+
     fn note(&self) {
         self.events.fetch_add(1, Ordering::Relaxed);
         self.change.notify_one();
@@ -151,12 +218,12 @@ impl Seen {
                             everything is compared again";
                 lock(&self.warnings).push(text.to_owned());
                 lock(&self.writing).clear();
-                return self.note();
+                return self.note_everything();
             }
             Ok(event) => event,
             Err(error) => {
                 lock(&self.warnings).push(format!("{}: changes may be noticed late", explained(&error)));
-                return self.note();
+                return self.note_everything();
             }
         };
         let is_closed = event.kind == EventKind::Access(AccessKind::Close(AccessMode::Write));
@@ -168,8 +235,13 @@ impl Seen {
         if paths.peek().is_none() {
             return;
         }
+        let comes = matches!(event.kind, EventKind::Create(_) | EventKind::Modify(ModifyKind::Name(_)));
         let mut writing = lock(&self.writing);
         for path in paths {
+            lock(&self.touched).add(path);
+            if comes && path.is_dir() {
+                lock(&self.fresh).add(path);
+            }
             match event.kind {
                 EventKind::Modify(ModifyKind::Data(_)) => remember(&mut writing, path),
                 // A name made by a link is complete from the beginning.

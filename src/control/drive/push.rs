@@ -2,19 +2,25 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Instant,
 };
 
 use futures::future::join_all;
 
-use super::{DriveError, component::run_component, ledger::elapsed, run::Crew};
+use super::{
+    DriveError,
+    component::run_component,
+    ledger::elapsed,
+    run::{Crew, Scope},
+};
 use crate::{
     control::{
         event::{ChangeSet, RunEvent, Status},
         inventory::Component,
     },
     plan::{Action, ComponentName, Detail, Diff, HostName, Op, Outcome, Plan, Step, StepId},
+    tree::Care,
     wire::Mode,
 };
 
@@ -159,6 +165,15 @@ impl Crew {
             }
         }
         Ok(())
+    }
+
+    /// How closely hosts look at their directories.
+    pub(super) fn care(&self) -> Care {
+        match self.scope {
+            Scope::Push { watch: true } if self.follows.load(Ordering::Relaxed) => Care::Follow,
+            Scope::Push { watch: true } => Care::Keep,
+            _ => Care::Whole,
+        }
     }
 
     /// Brings a component's trees, as they are on disk now, to its hosts. `since` is when the change was noticed.

@@ -96,6 +96,8 @@ pub(super) struct Crew {
     pub(super) scope: Scope,
     /// What the running push has brought so far.
     pub(super) pushed: PushTally,
+    /// Whether hosts may rely on what they kept of a tree since the push before.
+    pub(super) follows: AtomicBool,
     pub(super) cancel: CancellationToken,
     /// Hosts that are worked on at once.
     pub(super) permits: Semaphore,
@@ -175,6 +177,7 @@ impl Crew {
             mode,
             scope,
             pushed: PushTally::default(),
+            follows: AtomicBool::new(false),
             cancel,
             permits: Semaphore::new(jobs.unwrap_or(DEFAULT_JOBS).max(1)),
             hosts: hosts.into_iter().collect(),

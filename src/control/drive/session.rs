@@ -24,7 +24,7 @@ use super::{
 use crate::{
     control::link::{HelperProgram, HelperReceiver, HelperSender, Link, Stream, Target},
     plan::{Answer, Facts, Outcome, Plan, Question, StepId, Tally},
-    tree::{Demand, Digest, Supply},
+    tree::{Care, Demand, Digest, Supply},
     wire::{FromHelper, Mode, NearHello, PROTOCOL, StepEvent, StepReport, ToHelper},
 };
 
@@ -179,11 +179,12 @@ impl HostSession {
         }
     }
 
-    /// Checks or applies a plan. `on_reports` sees what happens to its steps, in order.
+    /// Checks or applies a plan. `care` says how closely the host looks at synced directories. `on_reports` sees what happens to its steps, in order.
     pub(super) async fn run_plan<'r>(
         &self,
         plan: Plan,
         mode: Mode,
+        care: Care,
         sources: &Arc<Sources>,
         cancel: &CancellationToken,
         mut on_reports: impl FnMut(Vec<StepReport>) -> BoxFuture<'r, ()> + Send,
@@ -192,7 +193,7 @@ impl HostSession {
         let (request, mut inbox) = self.register()?;
         let guard = RequestGuard { session: self, request };
         let places = places(&plan);
-        let plan = if places.is_empty() { plan } else { self.send_ahead(request, mode, plan, sources).await? };
+        let plan = if places.is_empty() { plan } else { self.send_ahead(request, mode, care, plan, sources).await? };
         self.sender.send(&ToHelper::Plan { request, mode, plan }).await?;
         let mut supplying: Option<JoinHandle<()>> = None;
         let mut cancelled = false;
@@ -237,11 +238,12 @@ impl HostSession {
         &self,
         request: u32,
         mode: Mode,
+        care: Care,
         plan: Plan,
         sources: &Arc<Sources>,
     ) -> Result<Plan, HostError> {
         let (sources, memory) = (Arc::clone(sources), Arc::clone(&self.memory));
-        let guess = move || (sources.ahead(&plan, &memory, mode), plan);
+        let guess = move || (sources.ahead(&plan, &memory, mode, care), plan);
         let (ahead, plan) = match tokio::task::spawn_blocking(guess).await {
             Ok(guessed) => guessed,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),

@@ -7,14 +7,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::ahead::Manifests;
+use super::{ahead::Manifests, eye::Touched};
 use crate::{
     control::link::launcher,
-    tree::{Contents, Demand, Digest, ScanError, SourceTree, Supply, TreeSummary},
+    tree::{Contents, Demand, Digest, RelPath, ScanError, SourceTree, Supply, TreeSummary},
 };
 
 type TreeKey = (PathBuf, Vec<String>);
-type Scanned = Arc<Mutex<Option<Arc<SourceTree>>>>;
+type Scanned = Arc<Mutex<Option<SourceTree>>>;
 
 /// What this side can supply. Each source tree is scanned once in a run, however many hosts get it.
 #[derive(Default)]
@@ -55,17 +55,17 @@ impl Sources {
         let tree = self.scan(source, ignore).map_err(|error| super::error::chain(&error))?;
         let summary = tree.summary().clone();
         self.add(|contents| contents.add_tree(&tree));
-        *scanned = Some(Arc::new(tree));
+        *scanned = Some(tree);
         Ok(summary)
     }
 
     /// The tree with this manifest, as it was scanned last.
-    pub(super) fn scanned(&self, manifest: Digest) -> Option<Arc<SourceTree>> {
+    pub(super) fn scanned(&self, manifest: Digest) -> Option<SourceTree> {
         self.all_scanned().into_iter().find(|tree| tree.summary().manifest == manifest)
     }
 
     /// All trees that recipes have asked for, as they were scanned last.
-    pub(super) fn all_scanned(&self) -> Vec<Arc<SourceTree>> {
+    pub(super) fn all_scanned(&self) -> Vec<SourceTree> {
         let trees: Vec<Scanned> = lock(&self.trees).values().map(Arc::clone).collect();
         trees.iter().filter_map(|scanned| lock(scanned).clone()).collect()
     }
@@ -96,30 +96,50 @@ impl Sources {
         watched.collect()
     }
 
-    /// Looks at all trees again; whether any is another than before. Blocks.
+    /// Looks again at what has changed; whether any tree is another than before. Blocks.
     ///
     /// Afterwards the sources offer what the trees hold now. A tree that cannot be read counts as another: the recipe
     /// that asks for it next gets the error.
-    pub(super) fn refresh(&self) -> bool {
+    pub(super) fn refresh(&self, touched: &Touched) -> bool {
         let trees: Vec<(TreeKey, Scanned)> =
             lock(&self.trees).iter().map(|(key, scanned)| (key.clone(), Arc::clone(scanned))).collect();
         let (mut is_other, mut offered) = (false, Contents::new());
         for ((source, ignore), scanned) in trees {
             let mut scanned = lock(&scanned);
-            let tree = self.scan(&source, &ignore).ok();
+            let tree = match (&*scanned, touched.below(&source)) {
+                (Some(before), Some(paths)) => self.look_again(before, &paths, &source, &ignore).ok(),
+                _ => self.scan(&source, &ignore).ok(),
+            };
             if let Some(tree) = &tree {
                 offered.add_tree(tree);
             }
             // Times alone are no change: they are no part of a tree's equality.
-            is_other |= match (scanned.as_ref().map(|tree| tree.summary()), tree.as_ref().map(SourceTree::summary)) {
+            is_other |= match (scanned.as_ref().map(SourceTree::summary), tree.as_ref().map(SourceTree::summary)) {
                 (Some(before), Some(now)) => before.root != now.root || before.ignore != now.ignore,
                 _ => true,
             };
-            *scanned = tree.map(Arc::new);
+            *scanned = tree;
         }
         // What the trees held before is not kept; the recipes offer their single files again when they are evaluated.
         *lock(&self.contents) = Arc::new(offered);
         is_other
+    }
+
+    fn look_again(
+        &self,
+        before: &SourceTree,
+        changed: &[RelPath],
+        source: &Path,
+        ignore: &[String],
+    ) -> Result<SourceTree, ScanError> {
+        if changed.is_empty() {
+            return Ok(before.clone());
+        }
+        match before.look_again(changed) {
+            Ok(Some(tree)) => Ok(tree),
+            // What is wrong, a scan of the whole says best.
+            Ok(None) | Err(_) => self.scan(source, ignore),
+        }
     }
 
     /// Offers a local file; its digest and length in bytes.

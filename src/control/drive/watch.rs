@@ -2,14 +2,17 @@
 
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use futures::future::{join_all, select_all};
 use tokio::time::{sleep_until, timeout};
 
-use super::{eye::Eye, run::Crew};
+use super::{
+    eye::{Eye, Touched},
+    run::Crew,
+};
 use crate::{
     control::{
         event::{RunEvent, Status},
@@ -26,13 +29,15 @@ const QUIET_AFTER_BURST: Duration = Duration::from_millis(50);
 const BURST: u64 = 64;
 /// A change waits at most so long for quiet, so that a file that is written all the time holds nothing up.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// After a change the sources are looked at once more: a file made in a new directory before that was watched gave no
-/// event.
+/// After a change new directories are looked at once more: a file made in one before it was watched gave no event.
 const SECOND_LOOK: Duration = Duration::from_millis(100);
-/// Also without any event the sources are looked at so often: writes through memory maps and on network file systems
+/// Also without any event the sources are looked at as a whole so often: writes through memory maps and on network file systems
 /// give none.
 const IDLE_LOOK: Duration = Duration::from_secs(30);
-/// The same where the system gives no events at all.
+/// When it has been quiet for so long after changes, sources and hosts are compared as a whole: what others changed on
+/// the hosts is mended.
+const PROOF: Duration = Duration::from_secs(2);
+/// How often the sources are looked at where the system gives no events at all.
 const POLL: Duration = Duration::from_secs(1);
 /// Waits between attempts to bring what a host lacks, or to reach it: doubled from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -41,7 +46,7 @@ const LAST_RETRY: Duration = Duration::from_secs(5);
 /// What a wait ended with.
 enum Turn {
     /// The sources changed, or it is time to look.
-    Look { since: Instant },
+    Look { since: Instant, is_due: bool },
     /// A host was lost, or it is time to reach for one.
     Hosts,
     /// The run is over.
@@ -54,9 +59,15 @@ struct Duty {
     /// The hosts lack something although the sources did not change: a push failed or a host came back.
     is_owed: bool,
     retry_after: Duration,
+    /// Whether hosts were only looked at where something changed since they were compared as a whole.
+    is_unproven: bool,
     /// Whether the last thing said is that all is in sync.
     is_announced: bool,
     reach_at: Instant,
+    /// When the whole sources are to be looked at, whatever was said of changes.
+    whole_at: Instant,
+    /// Directories that came: to be looked at again when they are surely watched.
+    fresh: Touched,
     /// Hosts that were said to be away.
     away: Vec<HostName>,
 }
@@ -72,8 +83,11 @@ impl Crew {
             look_at: now,
             is_owed: hosts.iter().any(|host| self.is_benched(host)),
             retry_after: FIRST_RETRY,
+            is_unproven: false,
             is_announced: false,
             reach_at: now,
+            whole_at: now,
+            fresh: Touched::default(),
             away: Vec::new(),
         };
         loop {
@@ -84,7 +98,7 @@ impl Crew {
             match self.next_turn(&eye, &duty, &hosts).await {
                 Turn::Over => return,
                 Turn::Hosts => self.reach_for(&hosts, &mut duty).await,
-                Turn::Look { since } => self.look(component, &hosts, &eye, &mut duty, since).await,
+                Turn::Look { since, is_due } => self.look(component, &hosts, &eye, &mut duty, (since, is_due)).await,
             }
         }
     }
@@ -100,10 +114,10 @@ impl Crew {
         };
         tokio::select! {
             () = self.cancel.cancelled() => Turn::Over,
-            since = settled(eye) => Turn::Look { since },
+            since = settled(eye) => Turn::Look { since, is_due: false },
             () = loss => Turn::Hosts,
             () = sleep_until(duty.reach_at.into()), if !is_complete => Turn::Hosts,
-            () = sleep_until(duty.look_at.into()) => Turn::Look { since: Instant::now() },
+            () = sleep_until(duty.look_at.into()) => Turn::Look { since: Instant::now(), is_due: true },
         }
     }
 
@@ -145,14 +159,30 @@ impl Crew {
         hosts: &[HostName],
         eye: &Eye,
         duty: &mut Duty,
-        since: Instant,
+        (since, is_due): (Instant, bool),
     ) {
         let sources = Arc::clone(&self.sources);
-        let is_other = tokio::task::spawn_blocking(move || sources.refresh()).await.unwrap_or(true);
-        if is_other || duty.is_owed {
+        let mut touched = eye.touched();
+        if is_due {
+            touched.join(std::mem::take(&mut duty.fresh));
+        }
+        if eye.is_blind() || Instant::now() >= duty.whole_at {
+            touched = Touched::Everything;
+        }
+        let is_whole = touched == Touched::Everything;
+        if is_whole {
+            duty.whole_at = Instant::now() + IDLE_LOOK;
+        }
+        let is_other = tokio::task::spawn_blocking(move || sources.refresh(&touched)).await.unwrap_or(true);
+        duty.fresh.join(eye.fresh());
+        if is_other || duty.is_owed || is_whole && duty.is_unproven {
+            // A host that lacks something is compared as a whole.
+            let follows = !is_whole && !duty.is_owed;
+            self.follows.store(follows, Ordering::Relaxed);
+            duty.is_unproven = follows;
             let status = self.push_round(component, since).await;
             duty.is_owed = status >= Status::NotAttempted;
-            duty.is_announced = false;
+            duty.is_announced &= !is_other && status == Status::Unchanged;
             if duty.is_owed {
                 duty.look_at = Instant::now() + duty.retry_after;
                 duty.retry_after = (duty.retry_after * 2).min(LAST_RETRY);
@@ -162,7 +192,13 @@ impl Crew {
             }
             return;
         }
-        duty.look_at = Instant::now() + if eye.is_blind() { POLL } else { IDLE_LOOK };
+        let pause = match eye.is_blind() {
+            true => POLL,
+            false if duty.is_unproven => PROOF,
+            false => IDLE_LOOK,
+        };
+        duty.look_at = Instant::now() + pause;
+        duty.whole_at = duty.whole_at.min(duty.look_at);
         if !duty.is_announced && duty.away.is_empty() {
             duty.is_announced = true;
             let shown = |path: &PathBuf| path.display().to_string();

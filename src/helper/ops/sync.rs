@@ -1,5 +1,7 @@
 //! `sync`: a directory that equals a tree of the near side. How, is the business of [`crate::helper::tree`].
 
+use std::path::Path;
+
 use super::{Finding, Obstacle, Operation, ownership::Wanted};
 use crate::{
     helper::{
@@ -24,9 +26,8 @@ impl Operation for Sync {
             }
             _ => {}
         }
-        let (uid, gid) = wanted.ids();
         let state = machine.state_dir();
-        let place = Place { uid, gid, state: Some(&state), remember: !machine.is_check() };
+        let place = place(wanted.ids(), &state, machine);
         match (tree::compare(self, &place, machine.supplier)?, wanted.to_be_made()) {
             (Some(change), _) => Ok(Finding::Differs(change)),
             (None, Some(who)) => Err(Obstacle::Unclear(format!("an earlier step would make `{who}`"))),
@@ -43,6 +44,13 @@ impl Operation for Sync {
     }
 
     fn apply(&self, change: TreeChange, machine: &mut Machine<'_>) -> Result<(), OpFailure> {
-        change.apply(machine.supplier)
+        let state = machine.state_dir();
+        let place = place(change.owner(), &state, machine);
+        tree::apply(self, &place, change, machine.supplier)
     }
+}
+
+fn place<'b, 'a: 'b>((uid, gid): (Option<u32>, Option<u32>), state: &'b Path, machine: &Machine<'a>) -> Place<'b> {
+    let is_check = machine.is_check();
+    Place { uid, gid, state: Some(state), remember: !is_check, held: (!is_check).then_some(machine.trees) }
 }

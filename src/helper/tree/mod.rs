@@ -2,6 +2,7 @@
 
 mod fetch;
 mod ground;
+mod held;
 mod memory;
 mod space;
 mod stage;
@@ -13,10 +14,11 @@ use std::{collections::HashSet, path::Path};
 
 use rustix::fs::{Gid, Uid, chown};
 
-pub use self::{fetch::fetch_blob, memory::remembered};
+pub use self::{fetch::fetch_blob, held::HeldTrees, memory::remembered};
 use self::{
     fetch::{Basis, Reception},
     ground::Ground,
+    held::Followed,
     memory::Memory,
     stage::Staging,
     state::{TreeState, owner_fits},
@@ -27,8 +29,8 @@ use crate::{
     helper::failure::{bad_input, io_failure},
     plan::{self, Action, Change, Detail, Diff, FailureKind, HostPath, MaxDelete, OpFailure},
     tree::{
-        Digest, Entry, EntryKind, IgnoreRules, MAX_MANIFEST, Manifest, RelPath, Root, Supplier, TreeSummary, Want,
-        printable,
+        Care, Digest, Entry, EntryKind, IgnoreRules, Larder, MAX_MANIFEST, Manifest, RelPath, Root, Supplier,
+        TreeSummary, Want, printable,
     },
 };
 
@@ -47,6 +49,8 @@ pub struct Place<'a> {
     pub state: Option<&'a Path>,
     /// Whether that directory may be written to; false in check mode.
     pub remember: bool,
+    /// What the session keeps of directories; none in check mode.
+    pub held: Option<&'a HeldTrees>,
 }
 
 /// How a directory differs from a tree, and all that is needed to change it.
@@ -61,6 +65,8 @@ pub struct TreeChange {
     wanted: Vec<Entry>,
     state: TreeState,
     work: Work,
+    /// How it goes on from what the session keeps, when it was found without looking at everything.
+    followed: Option<Followed>,
 }
 
 /// Compares a directory with a tree. None when nothing differs. Writes nothing below the directory; asks the supplier
@@ -78,15 +84,22 @@ pub fn compare(
     supplier: &mut dyn Supplier,
 ) -> Result<Option<TreeChange>, OpFailure> {
     refuse_to_lose_the_host(op, place)?;
+    let care = supplier.larder().map_or(Care::Whole, Larder::care);
+    if let Some(change) = place.held.zip(supplier.larder()).and_then(|(held, larder)| held.follow(op, place, larder)) {
+        return Ok(Some(change).filter(|change| !change.is_idle()));
+    }
     let lines: Vec<String> = op.tree.ignore.iter().chain(&op.ignore).cloned().collect();
     let mut rules = IgnoreRules::new(&lines).map_err(|error| bad_input(error.to_string()))?;
     let memory = Memory::of(&op.dest, place.state, place.remember);
     let state = TreeState::scan(&op.dest, &mut rules, &memory)?;
     let is_whole = state.root.is_some() && state.leftovers.is_empty();
     if is_whole && state.root_hash() == Some(op.tree.root) && state.is_owned_by(place.uid, place.gid) {
+        if let Some(held) = place.held {
+            held.keep_same(op, place, state, care);
+        }
         return Ok(None);
     }
-    let manifest = manifest(op, &memory, supplier)?;
+    let manifest = manifest(op, place, &memory, supplier)?;
     let wanted = wanted(&manifest, &rules);
     let comparison = Comparison { dest: &op.dest, wanted: &wanted, state: &state, place, delete: op.delete };
     let work = comparison.work()?;
@@ -103,7 +116,32 @@ pub fn compare(
         wanted,
         state,
         work,
+        followed: None,
     }))
+}
+
+/// Makes a directory equal to a tree, and keeps in memory what came of it if the near side asked for that. Errors:
+/// those of [`TreeChange::apply`].
+pub fn apply(
+    op: &plan::Sync,
+    place: &Place<'_>,
+    mut change: TreeChange,
+    supplier: &mut dyn Supplier,
+) -> Result<(), OpFailure> {
+    let followed = change.take_followed();
+    if followed.is_none()
+        && let Some(held) = place.held
+    {
+        held.forget(op);
+    }
+    let done = change.apply(supplier);
+    let Some(held) = place.held else { return done };
+    match (&done, followed) {
+        (Ok(()), Some(followed)) => held.absorb(op, followed),
+        (Ok(()), None) => held.keep_changed(op, place, supplier.larder().map_or(Care::Whole, Larder::care)),
+        (Err(_), _) => held.forget(op),
+    }
+    done
 }
 
 /// With deletions, everything that the tree does not have goes: neither the whole host nor the helper's own files must.
@@ -124,7 +162,12 @@ fn refuse_to_lose_the_host(op: &plan::Sync, place: &Place<'_>) -> Result<(), OpF
 }
 
 /// The tree's manifest: remembered, or else fetched and remembered.
-fn manifest(op: &plan::Sync, memory: &Memory, supplier: &mut dyn Supplier) -> Result<Manifest, OpFailure> {
+fn manifest(
+    op: &plan::Sync,
+    place: &Place<'_>,
+    memory: &Memory,
+    supplier: &mut dyn Supplier,
+) -> Result<Manifest, OpFailure> {
     let TreeSummary { origin, root, manifest: digest, manifest_size: size, .. } = &op.tree;
     let name = format!("{origin} (manifest)");
     let refuse = |why: &dyn std::fmt::Display| {
@@ -132,7 +175,7 @@ fn manifest(op: &plan::Sync, memory: &Memory, supplier: &mut dyn Supplier) -> Re
     };
     let mut bytes = memory.manifest();
     if Digest::of(&bytes) != *digest {
-        if let Some((manifest, encoded)) = patched(&op.tree, &bytes, supplier) {
+        if let Some((manifest, encoded)) = patched(op, place, &bytes, supplier) {
             memory.keep_manifest(&encoded, *digest);
             return Ok(manifest);
         }
@@ -153,9 +196,17 @@ fn manifest(op: &plan::Sync, memory: &Memory, supplier: &mut dyn Supplier) -> Re
 
 /// The tree's manifest by the patch that came ahead of the plan, with its encoding. None when there is no patch, or it
 /// starts from another manifest than the one remembered here.
-fn patched(tree: &TreeSummary, remembered: &[u8], supplier: &dyn Supplier) -> Option<(Manifest, Vec<u8>)> {
+fn patched(
+    op: &plan::Sync,
+    place: &Place<'_>,
+    remembered: &[u8],
+    supplier: &dyn Supplier,
+) -> Option<(Manifest, Vec<u8>)> {
+    let tree = &op.tree;
     let patch = supplier.larder()?.patch(&tree.manifest)?;
-    let old = if patch.base == Digest::of(b"") {
+    let old = if let Some(held) = place.held.and_then(|held| held.manifest(op, patch.base)) {
+        held
+    } else if patch.base == Digest::of(b"") {
         Manifest::default()
     } else if patch.base == Digest::of(remembered) {
         Manifest::decode(remembered).ok()?
@@ -168,6 +219,11 @@ fn patched(tree: &TreeSummary, remembered: &[u8], supplier: &dyn Supplier) -> Op
 }
 
 impl TreeChange {
+    /// Numeric owner and group of everything, where they are asked for.
+    pub fn owner(&self) -> (Option<u32>, Option<u32>) {
+        (self.uid, self.gid)
+    }
+
     /// The difference for people: one change of the directory with counts and the first paths.
     pub fn diff(&self) -> Diff {
         let Work { stages, attributes, removals } = &self.work;

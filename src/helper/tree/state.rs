@@ -26,7 +26,7 @@ pub(super) struct TreeState {
 }
 
 /// One entry.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Found {
     /// Where.
     pub(super) path: RelPath,

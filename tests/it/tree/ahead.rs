@@ -1,19 +1,19 @@
 //! What comes ahead of a plan saves demands when the guess was right, and costs nothing but bytes when it was wrong.
 
-use ovs_cuisine::tree::{Ahead, Digest, Larder, ManifestPatch, SourceTree};
+use ovs_cuisine::tree::{Ahead, Care, Digest, Larder, ManifestPatch, SourceTree};
 
 use super::world::{Loopback, World, noise};
 
 /// What is sent to a host that has `old`, with these contents.
 fn ahead(old: Option<&SourceTree>, new: &SourceTree, contents: &[&[u8]]) -> Larder {
-    let nothing = ovs_cuisine::tree::Manifest::default();
+    let nothing = std::sync::Arc::default();
     let (base, old) = match old {
         Some(old) => (old.summary().manifest, old.manifest()),
         None => (Digest::of(b""), &nothing),
     };
     let patch = ManifestPatch::between(base, old, new.manifest());
     let contents = contents.iter().map(|content| content.to_vec()).collect();
-    Larder::of(Ahead { contents, patches: vec![(new.summary().manifest, patch)] }).unwrap()
+    Larder::of(Ahead { contents, patches: vec![(new.summary().manifest, patch)], care: Care::Whole }).unwrap()
 }
 
 /// Syncs with this larder; gives how many contents had to be demanded.
@@ -78,7 +78,9 @@ fn a_wrong_guess_is_noticed() {
     world.write("dir1/file3", "fourth");
     let fourth = world.scan();
     let wrong = ManifestPatch::between(third.summary().manifest, third.manifest(), second.manifest());
-    let larder = Larder::of(Ahead { contents: vec![], patches: vec![(fourth.summary().manifest, wrong)] }).unwrap();
+    let larder =
+        Larder::of(Ahead { contents: vec![], patches: vec![(fourth.summary().manifest, wrong)], care: Care::Whole })
+            .unwrap();
     assert_eq!(wants(&world, &fourth, larder), 2);
 
     // Another hand was at work on the host: its tree is not the one that is remembered.

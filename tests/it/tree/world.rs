@@ -86,7 +86,7 @@ impl World {
         remember: bool,
     ) -> Result<Option<TreeChange>, OpFailure> {
         let state = self.state();
-        let place = Place { uid: self.uid, gid: self.gid, state: Some(&state), remember };
+        let place = Place { uid: self.uid, gid: self.gid, state: Some(&state), remember, held: None };
         compare(&self.op(source), &place, supplier)
     }
 
