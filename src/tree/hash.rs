@@ -4,7 +4,10 @@ use std::{
     fs::File,
     io::{self, Read},
     num::NonZero,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -48,21 +51,39 @@ pub enum HashError {
 
 /// Hashes files below a root; the results have the order of `paths`. `bytes` is their size together, as far as known.
 pub fn hash_files(root: &Root, paths: &[&RelPath], bytes: u64) -> Vec<Result<Hashed, HashError>> {
-    let cores = thread::available_parallelism().map_or(1, NonZero::get);
-    let threads =
-        if paths.len() < FEW_FILES && bytes < FEW_BYTES { 1 } else { cores.min(MAX_THREADS).min(paths.len()) };
-    if threads <= 1 {
+    if paths.is_empty() {
+        return Vec::new();
+    }
+    let few = paths.len() < FEW_FILES && bytes < FEW_BYTES;
+    in_parallel(paths, if few { 1 } else { MAX_THREADS }, || {
         let mut buffer = vec![0; BUFFER];
-        return paths.iter().map(|path| hash_file(root, path, &mut buffer)).collect();
+        move |path| hash_file(root, path, &mut buffer)
+    })
+}
+
+/// Does something with each item on as many threads as there are cores, at most so many; the results have the order of
+/// the items. `worker` makes what one thread works with.
+pub(super) fn in_parallel<'a, T: Sync, R: Send, W: FnMut(&'a T) -> R>(
+    items: &'a [T],
+    most_threads: usize,
+    worker: impl Fn() -> W + Sync,
+) -> Vec<R> {
+    // Asking reads files of the kernel; the answer does not change.
+    static CORES: OnceLock<usize> = OnceLock::new();
+    let threads = most_threads.min(items.len());
+    let cores = || *CORES.get_or_init(|| thread::available_parallelism().map_or(1, NonZero::get));
+    let threads = if threads <= 1 { 1 } else { threads.min(cores()) };
+    if threads == 1 {
+        return items.iter().map(worker()).collect();
     }
     let next = AtomicUsize::new(0);
     let work = || {
-        let mut buffer = vec![0; BUFFER];
+        let mut work = worker();
         let mut done = Vec::new();
-        while let Some((at, path)) =
-            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, paths.get(at)?)))
+        while let Some((at, item)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, items.get(at)?)))
         {
-            done.push((at, hash_file(root, path, &mut buffer)));
+            done.push((at, work(item)));
         }
         done
     };

@@ -1,24 +1,25 @@
 //! What was hashed before, so that an unchanged tree is proven by stat alone.
 
 use std::{
-    collections::HashMap,
     io,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use serde::{Deserialize, Serialize};
+use rustc_hash::FxHashMap;
 
 use super::{Digest, Status, Time};
 
 /// First bytes of an index file; the last one is the version of the format.
-const MAGIC: &[u8; 8] = b"OVSINDX\x01";
+const MAGIC: &[u8; 8] = b"OVSINDX\x02";
+/// Length of one entry in bytes: fixed, because reading the index is a good part of proving that nothing changed.
+const RECORD: usize = 5 * 8 + 2 * 4 + 32;
 /// A file changed so shortly before it was hashed may change again without a new time: clocks of file systems tick
 /// every few milliseconds, on some every two seconds.
 const RACY_SECONDS: i64 = 2;
 
 /// What content is remembered by. All five must be equal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IndexKey {
     /// Device number of the file system.
     pub dev: u64,
@@ -35,7 +36,7 @@ pub struct IndexKey {
 /// Digests of files by their [`IndexKey`]. A cache: without it, or with a damaged one, everything is hashed again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Index {
-    digests: HashMap<IndexKey, Digest>,
+    digests: FxHashMap<IndexKey, Digest>,
 }
 
 impl Index {
@@ -47,7 +48,14 @@ impl Index {
 
     /// Writes an index file, by way of a temporary file beside it; makes missing directories.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        let body = postcard::to_stdvec(&self.digests).map_err(io::Error::other)?;
+        let mut body = Vec::with_capacity(self.digests.len() * RECORD);
+        for (key, digest) in &self.digests {
+            let IndexKey { dev, ino, size, mtime, ctime } = key;
+            let numbers = [*dev, *ino, *size, mtime.secs.cast_unsigned(), ctime.secs.cast_unsigned()];
+            body.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+            body.extend([mtime.nanos, ctime.nanos].iter().flat_map(|nanos| nanos.to_le_bytes()));
+            body.extend_from_slice(digest.as_bytes());
+        }
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(Digest::of(&body).as_bytes());
         bytes.extend_from_slice(&body);
@@ -80,15 +88,30 @@ impl Index {
     }
 }
 
-fn decode(bytes: &[u8]) -> Option<HashMap<IndexKey, Digest>> {
+fn decode(bytes: &[u8]) -> Option<FxHashMap<IndexKey, Digest>> {
     let (sum, body) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<32>()?;
     if Digest::of(body).as_bytes() != sum {
         return None;
     }
-    match postcard::take_from_bytes(body) {
-        Ok((digests, [])) => Some(digests),
-        _ => None,
-    }
+    let (records, rest) = body.as_chunks::<RECORD>();
+    rest.is_empty().then(|| records.iter().filter_map(|record| decode_record(record)).collect())
+}
+
+fn decode_record(record: &[u8]) -> Option<(IndexKey, Digest)> {
+    let mut rest = record;
+    let mut number = || {
+        let (bytes, after) = rest.split_first_chunk::<8>()?;
+        rest = after;
+        Some(u64::from_le_bytes(*bytes))
+    };
+    let [dev, ino, size] = [number()?, number()?, number()?];
+    let [mtime, ctime] = [number()?.cast_signed(), number()?.cast_signed()];
+    let (nanos, digest) = rest.split_first_chunk::<8>()?;
+    let (before, after) = nanos.split_first_chunk::<4>()?;
+    let mtime = Time { secs: mtime, nanos: u32::from_le_bytes(*before) };
+    let ctime = Time { secs: ctime, nanos: u32::from_le_bytes(after.try_into().ok()?) };
+    let digest: [u8; 32] = digest.try_into().ok()?;
+    Some((IndexKey { dev, ino, size, mtime, ctime }, digest.into()))
 }
 
 /// Replaces a file of ours at once; readable by its owner only. Makes missing directories.

@@ -1,7 +1,7 @@
 //! Walks what is below a root without following a link: the scan of both sides.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::HashSet,
     io::{self, Read},
     mem::MaybeUninit,
     os::fd::{AsFd, OwnedFd},
@@ -11,13 +11,18 @@ use std::{
 use rustix::fs::{FileType, RawDir, readlinkat};
 
 use super::{
-    IGNORE_FILE, IgnoreRules, PathError, PatternError, RelPath, Root, Status, is_temporary, printable, root::status_at,
+    IGNORE_FILE, IgnoreRules, PathError, PatternError, RelPath, Root, Status, hash::in_parallel, is_temporary,
+    printable, root::status_at,
 };
 
 /// Longest ignore file in bytes.
 const MAX_IGNORE_FILE: u64 = 1024 * 1024;
 /// Buffer for directory entries in bytes; one system call lists a directory of usual size.
 const ENTRIES_BUFFER: usize = 32 * 1024;
+/// Fewer directories than this are listed without threads of their own.
+const FEW_DIRECTORIES: usize = 32;
+/// More threads than this gain nothing.
+const MAX_THREADS: usize = 8;
 
 /// One entry below a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,6 +148,54 @@ enum IgnoreFiles {
     Refuse,
 }
 
+/// What came of listing a directory.
+enum Listing {
+    Done(Walk),
+    /// It is no longer there.
+    Vanished,
+    /// It has an ignore file, which has to be read first.
+    HasRules,
+}
+
+/// Lists one directory; no bytes stand for the root, which must be there.
+fn list(
+    root: &Root,
+    directory: &[u8],
+    rules: &IgnoreRules,
+    files: IgnoreFiles,
+    buffer: &mut [MaybeUninit<u8>],
+) -> Result<Listing, WalkError> {
+    let read_error = |source| WalkError::Read { path: root.path_of(directory), source };
+    let fd = match root.open_directory(directory) {
+        Ok(fd) => fd,
+        Err(error) if is_vanished(&error) && !directory.is_empty() => return Ok(Listing::Vanished),
+        Err(error) => return Err(read_error(error)),
+    };
+    if files != IgnoreFiles::Plain && status_at(&fd, IGNORE_FILE.as_bytes()).is_ok() {
+        return Ok(Listing::HasRules);
+    }
+    let mut listed = Walk::default();
+    let mut entries = RawDir::new(&fd, buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(|error| read_error(error.into()))?;
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") {
+            continue;
+        }
+        let path = RelPath::join(directory, name).map_err(|source| WalkError::Path {
+            directory: root.path_of(directory),
+            name: printable(name),
+            source,
+        })?;
+        if is_temporary(name) {
+            listed.leftovers.push(path);
+        } else {
+            listed.visit(root, &fd, path, rules)?;
+        }
+    }
+    Ok(Listing::Done(listed))
+}
+
 impl Walk {
     /// Takes in what is below a directory; no bytes stand for the root.
     fn descend(
@@ -152,48 +205,46 @@ impl Walk {
         rules: &mut IgnoreRules,
         files: IgnoreFiles,
     ) -> Result<(), WalkError> {
-        let mut waiting = VecDeque::from([start]);
-        let mut buffer = vec![MaybeUninit::uninit(); ENTRIES_BUFFER];
-        while let Some(directory) = waiting.pop_front() {
-            let read_error = |source| WalkError::Read { path: root.path_of(&directory), source };
-            let fd = match root.open_directory(&directory) {
-                Ok(fd) => fd,
-                Err(error) if is_vanished(&error) && !directory.is_empty() => {
-                    self.nodes.retain(|node| node.path.as_bytes() != directory);
-                    continue;
-                }
-                Err(error) => return Err(read_error(error)),
-            };
-            match files {
-                IgnoreFiles::Read => read_rules(root, &fd, &directory, rules)?,
-                IgnoreFiles::Refuse if status_at(&fd, IGNORE_FILE.as_bytes()).is_ok() => {
-                    self.met_ignore_file = true;
-                    return Ok(());
-                }
-                IgnoreFiles::Refuse | IgnoreFiles::Plain => {}
-            }
-            let mut entries = RawDir::new(&fd, &mut buffer);
-            while let Some(entry) = entries.next() {
-                let entry = entry.map_err(|error| read_error(error.into()))?;
-                let name = entry.file_name().to_bytes();
-                if matches!(name, b"." | b"..") {
-                    continue;
-                }
-                let path = RelPath::join(&directory, name).map_err(|source| WalkError::Path {
-                    directory: root.path_of(&directory),
-                    name: printable(name),
-                    source,
-                })?;
-                if is_temporary(name) {
-                    self.leftovers.push(path);
-                    continue;
-                }
-                if let Some(Node { path, kind: NodeKind::Dir, .. }) = self.visit(root, &fd, path, rules)? {
-                    waiting.push_back(path.as_bytes().to_vec());
+        let mut level = vec![start];
+        while !level.is_empty() {
+            let threads = if level.len() < FEW_DIRECTORIES { 1 } else { MAX_THREADS };
+            let shared: &IgnoreRules = rules;
+            let listings = in_parallel(&level, threads, || {
+                let mut buffer = vec![MaybeUninit::uninit(); ENTRIES_BUFFER];
+                move |directory: &Vec<u8>| list(root, directory, shared, files, &mut buffer)
+            });
+            let mut next = Vec::new();
+            for (directory, listing) in level.iter().zip(listings) {
+                match listing? {
+                    Listing::Done(listed) => self.take_in(listed, &mut next),
+                    Listing::Vanished => self.nodes.retain(|node| node.path.as_bytes() != directory),
+                    Listing::HasRules if files == IgnoreFiles::Refuse => {
+                        self.met_ignore_file = true;
+                        return Ok(());
+                    }
+                    Listing::HasRules => {
+                        let mut buffer = vec![MaybeUninit::uninit(); ENTRIES_BUFFER];
+                        let read_error = |source| WalkError::Read { path: root.path_of(directory), source };
+                        let fd = root.open_directory(directory).map_err(read_error)?;
+                        read_rules(root, &fd, directory, rules)?;
+                        match list(root, directory, rules, IgnoreFiles::Plain, &mut buffer)? {
+                            Listing::Done(listed) => self.take_in(listed, &mut next),
+                            _ => self.nodes.retain(|node| node.path.as_bytes() != directory),
+                        }
+                    }
                 }
             }
+            level = next;
         }
         Ok(())
+    }
+
+    fn take_in(&mut self, listed: Self, directories: &mut Vec<Vec<u8>>) {
+        let below = listed.nodes.iter().filter(|node| node.kind == NodeKind::Dir);
+        directories.extend(below.map(|node| node.path.as_bytes().to_vec()));
+        self.nodes.extend(listed.nodes);
+        self.leftovers.extend(listed.leftovers);
+        self.holding_ignored.extend(listed.holding_ignored);
     }
 
     fn sorted(mut self) -> Self {
