@@ -49,7 +49,7 @@ impl SupplyGate {
         if gate.wanted == 0 {
             return false;
         }
-        if matches!(supply, Supply::End | Supply::Gone { .. }) {
+        if supply.ends_want() {
             gate.wanted -= 1;
             self.shared.1.notify_all();
         }
@@ -159,14 +159,14 @@ fn cancelled() -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Digest, Want};
+    use crate::tree::{Digest, Old, Want};
 
     fn supplier(gate: &SupplyGate) -> ChannelSupplier {
         ChannelSupplier::new(1, gate.clone(), Outbox::new(Box::new(io::sink())), Stop::default(), Arc::default())
     }
 
     fn demand(wants: usize) -> Demand {
-        Demand { wants: vec![Want { digest: Digest::of(b""), size: 0, basis: Vec::new() }; wants] }
+        Demand { wants: vec![Want { digest: Digest::of(b""), size: 0, old: Old::Nothing }; wants] }
     }
 
     #[test]

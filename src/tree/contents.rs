@@ -5,14 +5,16 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    thread::JoinHandle,
 };
 
 use zstd::stream::write::Encoder;
 
 use super::{
-    ChunkId, Demand, Digest, Entry, EntryKind, MAX_LITERAL, RelPath, SourceTree, Supply, WHOLE_UP_TO, Want,
-    chunk::chunks, hash::digest_of,
+    Demand, Digest, Entry, EntryKind, MAX_LITERAL, Old, RelPath, SourceTree, Supply, Versions, WHOLE_UP_TO, Want,
+    delta::{Delta, Origin, Said, SayError},
+    hash::digest_of,
 };
 
 /// Compression level of literals: higher ones cost more time than a link of 1 Gbit/s gives back.
@@ -29,6 +31,9 @@ const READ: usize = 64 * 1024;
 pub struct Contents {
     stored: HashMap<Digest, Stored>,
     trees: Vec<Offered>,
+    versions: Option<Arc<Versions>>,
+    /// Threads that keep what is being sent.
+    keeping: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -88,109 +93,160 @@ impl Contents {
         Ok((digest, size))
     }
 
+    /// A store without contents that keeps and uses the same versions.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self { versions: self.versions.clone(), keeping: Arc::clone(&self.keeping), ..Self::default() }
+    }
+
+    /// Keeps large contents that were pushed, and makes use of those that are kept.
+    pub fn use_versions(&mut self, versions: Versions) {
+        self.versions = Some(Arc::new(versions));
+    }
+
     /// Answers a demand: gives the messages to `out` one by one. Blocks on reading files and on `out`, whose error ends
     /// the answer. Needs little memory whatever the size of the contents.
     ///
     /// A content that is not here, or whose file is no longer what it was, is answered by [`Supply::Gone`].
     pub fn answer(&self, demand: &Demand, out: &mut dyn FnMut(Supply) -> io::Result<()>) -> io::Result<()> {
-        let mut answer = Answer::new(out)?;
+        let mut answer = Answer::new(out);
         for want in &demand.wants {
             match self.supply(want, &mut answer)? {
-                Ok(()) => answer.say(Supply::End)?,
+                Ok(end) => answer.say(end)?,
                 Err(why) => answer.say(Supply::Gone { why })?,
             }
         }
         answer.flush()
     }
 
-    /// Supplies one content. The inner error says why it is gone; the outer one ends the answer.
-    fn supply(&self, want: &Want, answer: &mut Answer<'_>) -> io::Result<Result<(), String>> {
-        let (mut reader, name): (Box<dyn Read + '_>, String) = match self.stored.get(&want.digest) {
-            Some(Stored::Bytes(bytes)) => (Box::new(&**bytes), "memory".to_owned()),
-            None => {
-                let in_tree =
-                    |offered: &Offered| Some((Arc::clone(offered.tree.root()), offered.path(&want.digest)?.clone()));
-                let Some((root, path)) = self.trees.iter().find_map(in_tree) else {
-                    return Ok(Err(format!("content {} is not part of this run", want.digest.short())));
+    /// Supplies one content; gives what ends it. The inner error says why it is gone; the outer one ends the answer.
+    fn supply(&self, want: &Want, answer: &mut Answer<'_>) -> io::Result<Result<Supply, String>> {
+        let (origin, name) = match self.origin(&want.digest) {
+            Ok(found) => found,
+            Err(why) => return Ok(Err(why)),
+        };
+        if want.size <= WHOLE_UP_TO || want.old == Old::Nothing {
+            return self.supply_whole(want, &origin, &name, answer);
+        }
+        let (version, parts) = match &want.old {
+            Old::Version { digest, size } => {
+                let Some(version) = self.versions.as_ref().and_then(|versions| versions.find(digest, *size)) else {
+                    return Ok(Ok(Supply::Unknown));
                 };
-                let name = format!("`{}`", root.path_of(path.as_bytes()).display());
-                match root.open_file(path.as_bytes()) {
-                    Ok(fd) => (Box::new(File::from(fd)), name),
-                    Err(error) => return Ok(Err(format!("cannot read {name}: {error}"))),
-                }
+                (Some((version, digest)), &[][..])
             }
-            Some(Stored::File(path)) => match fs_err::File::open(path) {
-                Ok(file) => (Box::new(file), format!("`{}`", path.display())),
-                Err(error) => return Ok(Err(format!("cannot read `{}`: {error}", path.display()))),
-            },
+            Old::Chunks { parts, .. } => (None, &parts[..]),
+            Old::Nothing => (None, &[][..]),
         };
+        let chunks = match (&version, &want.old) {
+            (Some((version, _)), _) => &version.chunks[..],
+            (None, Old::Chunks { whole, .. }) => &whole[..],
+            (None, _) => &[][..],
+        };
+        let read_failed = |error| Ok(Err(format!("cannot read {name}: {error}")));
         // One byte more than wanted, so that growth shows, and a file that grows for ever ends.
-        let mut source = Source::new(reader.by_ref().take(want.size.saturating_add(1)));
-        let sent = if want.basis.is_empty() || want.size <= WHOLE_UP_TO {
-            source.send_whole(answer)
-        } else {
-            source.send_delta(&want.basis, answer)
+        let delta = match Delta::find(origin.reader().take(want.size.saturating_add(1)), chunks) {
+            Ok(delta) => delta,
+            Err(error) => return read_failed(error),
         };
-        match sent {
-            Ok(()) if Digest::from(source.hasher.finalize()) == want.digest => Ok(Ok(())),
-            Ok(()) => Ok(Err(format!("{name} changed since it was scanned"))),
-            Err(SendError::Out(error)) => Err(error),
-            Err(SendError::Read(error)) => Ok(Err(format!("cannot read {name}: {error}"))),
+        if delta.digest != want.digest {
+            return Ok(Err(format!("{name} changed since it was scanned")));
+        }
+        let to_cut = if version.is_none() && parts.is_empty() { delta.parts_to_cut(chunks) } else { Vec::new() };
+        if !to_cut.is_empty() {
+            return Ok(Ok(Supply::Finer { parts: to_cut }));
+        }
+        self.keep_in_background(want, &origin, Some(&delta));
+        let said = if let Some((version, digest)) = version {
+            let Some(old) = version.verified() else {
+                if let Some(versions) = &self.versions {
+                    versions.forget(digest);
+                }
+                return Ok(Ok(Supply::Unknown));
+            };
+            delta.say_patches(&origin, &old, answer)
+        } else {
+            delta.say_literals(&origin, parts, answer)
+        };
+        match said {
+            Ok(()) => Ok(Ok(Supply::End)),
+            Err(SayError::Out(error)) => Err(error),
+            Err(SayError::Read(error)) => read_failed(error),
+            // Part of it may have been said already; the host begins anew.
+            Err(SayError::Old) => Ok(Ok(Supply::Unknown)),
         }
     }
-}
 
-enum SendError {
-    Read(io::Error),
-    Out(io::Error),
-}
-
-/// A content being read; hashes what it gives.
-struct Source<R> {
-    reader: R,
-    hasher: blake3::Hasher,
-}
-
-impl<R: Read> Source<R> {
-    fn new(reader: R) -> Self {
-        Self { reader, hasher: blake3::Hasher::new() }
+    /// A content and its name for people; the error says why it cannot be had.
+    fn origin(&self, digest: &Digest) -> Result<(Origin, String), String> {
+        let (file, name) = match self.stored.get(digest) {
+            Some(Stored::Bytes(bytes)) => return Ok((Origin::Bytes(Arc::clone(bytes)), "memory".to_owned())),
+            Some(Stored::File(path)) => (fs_err::File::open(path).map(|file| file.into_parts().0), path.clone()),
+            None => {
+                let in_tree = |offered: &Offered| {
+                    let (root, path) = (offered.tree.root(), offered.path(digest)?);
+                    Some((root.open_file(path.as_bytes()).map(File::from), root.path_of(path.as_bytes())))
+                };
+                let missing = || format!("content {} is not part of this run", digest.short());
+                self.trees.iter().find_map(in_tree).ok_or_else(missing)?
+            }
+        };
+        let name = format!("`{}`", name.display());
+        match file {
+            Ok(file) => Ok((Origin::File(file), name)),
+            Err(error) => Err(format!("cannot read {name}: {error}")),
+        }
     }
 
-    fn send_whole(&mut self, answer: &mut Answer<'_>) -> Result<(), SendError> {
+    fn supply_whole(
+        &self,
+        want: &Want,
+        origin: &Origin,
+        name: &str,
+        answer: &mut Answer<'_>,
+    ) -> io::Result<Result<Supply, String>> {
+        self.keep_in_background(want, origin, None);
+        let mut reader = origin.reader().take(want.size.saturating_add(1));
+        let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; READ];
         loop {
-            let count = match self.reader.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(SendError::Read(error)),
-            };
-            self.hasher.update(&buffer[..count]);
-            answer.literal(&buffer[..count]).map_err(SendError::Out)?;
-        }
-    }
-
-    fn send_delta(&mut self, basis: &[ChunkId], answer: &mut Answer<'_>) -> Result<(), SendError> {
-        let mut places: HashMap<ChunkId, u32> = HashMap::with_capacity(basis.len());
-        for (place, id) in (0..).zip(basis) {
-            places.entry(*id).or_insert(place);
-        }
-        // Where the far side's old version goes on; equal chunks in a row become one message.
-        let mut expected = 0u32;
-        for chunk in chunks(&mut self.reader) {
-            let chunk = chunk.map_err(SendError::Read)?;
-            self.hasher.update(&chunk.data);
-            let follows = basis.get(expected as usize) == Some(&chunk.id);
-            let place = if follows { Some(expected) } else { places.get(&chunk.id).copied() };
-            match place {
-                Some(first) => {
-                    answer.say(Supply::Copy { first, count: 1 }).map_err(SendError::Out)?;
-                    expected = first + 1;
+            match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    hasher.update(&buffer[..count]);
+                    answer.literal(&buffer[..count])?;
                 }
-                None => answer.literal(&chunk.data).map_err(SendError::Out)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Ok(Err(format!("cannot read {name}: {error}"))),
             }
         }
-        Ok(())
+        if Digest::from(hasher.finalize()) == want.digest {
+            return Ok(Ok(Supply::End));
+        }
+        Ok(Err(format!("{name} changed since it was scanned")))
+    }
+
+    /// Keeps a large content for the next push, while it is being sent. A file that changes meanwhile is kept wrongly,
+    /// which the host notices when it is used.
+    fn keep_in_background(&self, want: &Want, origin: &Origin, delta: Option<&Delta>) {
+        let (Some(versions), Origin::File(file)) = (&self.versions, origin) else { return };
+        if !Versions::takes(want.size) {
+            return;
+        }
+        let Ok(file) = file.try_clone() else { return };
+        let (versions, digest, size) = (Arc::clone(versions), want.digest, want.size);
+        let chunks = delta.map(|delta| delta.chunks.clone());
+        let keeping = std::thread::spawn(move || versions.keep(&digest, &file, size, chunks.as_deref()));
+        self.keeping.lock().unwrap_or_else(PoisonError::into_inner).push(keeping);
+    }
+
+    /// Waits until all that is being kept is kept.
+    pub fn finish_keeping(&self) {
+        let keeping = std::mem::take(&mut *self.keeping.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in keeping {
+            // A panic there has said itself what is wrong, and costs the cache only.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -198,46 +254,55 @@ impl<R: Read> Source<R> {
 /// been sent before it.
 struct Answer<'a> {
     out: &'a mut dyn FnMut(Supply) -> io::Result<()>,
-    zstd: Encoder<'static, Vec<u8>>,
+    /// The open frame of the stream.
+    zstd: Option<Encoder<'static, Vec<u8>>>,
     pending: VecDeque<Supply>,
     unflushed: usize,
 }
 
 impl<'a> Answer<'a> {
-    fn new(out: &'a mut dyn FnMut(Supply) -> io::Result<()>) -> io::Result<Self> {
-        let zstd = Encoder::new(Vec::new(), ZSTD_LEVEL)?;
-        Ok(Self { out, zstd, pending: VecDeque::new(), unflushed: 0 })
+    fn new(out: &'a mut dyn FnMut(Supply) -> io::Result<()>) -> Self {
+        Self { out, zstd: None, pending: VecDeque::new(), unflushed: 0 }
     }
 
+    fn flush(&mut self) -> io::Result<()> {
+        if let Some(zstd) = self.zstd.as_mut().filter(|_| self.unflushed > 0) {
+            zstd.flush()?;
+            self.unflushed = 0;
+            let stream = std::mem::take(zstd.get_mut());
+            for part in stream.chunks(MAX_LITERAL) {
+                (self.out)(Supply::Literal(part.to_vec()))?;
+            }
+        }
+        self.pending.drain(..).try_for_each(&mut self.out)
+    }
+}
+
+impl Said for Answer<'_> {
     fn literal(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.zstd.write_all(bytes)?;
+        let zstd = match &mut self.zstd {
+            Some(zstd) => zstd,
+            empty => empty.insert(Encoder::new(Vec::new(), ZSTD_LEVEL)?),
+        };
+        zstd.write_all(bytes)?;
         self.unflushed += bytes.len();
         self.say(Supply::Take(bytes.len() as u64))
     }
 
     /// Queues a message, joined with the one before it where they continue each other.
     fn say(&mut self, message: Supply) -> io::Result<()> {
+        if let Supply::Patch { frame, .. } = &message {
+            self.unflushed += frame.len();
+        }
         match (self.pending.back_mut(), &message) {
             (Some(Supply::Take(before)), Supply::Take(more)) => *before += more,
-            (Some(Supply::Copy { first, count }), Supply::Copy { first: next, count: more })
-                if first.checked_add(*count) == Some(*next) =>
+            (Some(Supply::Copy { offset, len }), Supply::Copy { offset: next, len: more })
+                if offset.checked_add(*len) == Some(*next) =>
             {
-                *count += more;
+                *len += more;
             }
             _ => self.pending.push_back(message),
         }
         if self.unflushed >= FLUSH_AFTER || self.pending.len() >= MAX_PENDING { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.unflushed > 0 {
-            self.zstd.flush()?;
-            self.unflushed = 0;
-            let stream = std::mem::take(self.zstd.get_mut());
-            for part in stream.chunks(MAX_LITERAL) {
-                (self.out)(Supply::Literal(part.to_vec()))?;
-            }
-        }
-        self.pending.drain(..).try_for_each(&mut self.out)
     }
 }

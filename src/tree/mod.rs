@@ -15,6 +15,8 @@ mod supply;
 
 #[cfg(feature = "control")]
 mod contents;
+#[cfg(feature = "control")]
+mod delta;
 #[cfg(any(feature = "control", feature = "helper"))]
 mod hash;
 #[cfg(any(feature = "control", feature = "helper"))]
@@ -25,11 +27,13 @@ mod index;
 mod root;
 #[cfg(feature = "control")]
 mod source;
+#[cfg(feature = "control")]
+mod versions;
 #[cfg(any(feature = "control", feature = "helper"))]
 mod walk;
 
 pub use ahead::{Ahead, Care, Larder, MAX_AHEAD, MAX_PATCH, Remembered, place_name};
-pub use chunk::{Chunk, WHOLE_UP_TO, chunks};
+pub use chunk::{Chunk, WHOLE_UP_TO, chunks, fine_chunks};
 #[cfg(feature = "control")]
 pub use contents::Contents;
 pub use digest::Digest;
@@ -48,6 +52,8 @@ pub use root::{Root, Status, status_at};
 #[cfg(feature = "control")]
 pub use source::{ScanError, SourceTree};
 pub use summary::TreeSummary;
-pub use supply::{ChunkId, Demand, MAX_LITERAL, Supplier, Supply, Want};
+pub use supply::{ChunkId, Demand, MAX_LITERAL, MAX_PATCHED, MAX_PREFIX, Old, Part, Supplier, Supply, Want};
+#[cfg(feature = "control")]
+pub use versions::Versions;
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use walk::{Node, NodeKind, RulesError, Walk, WalkError, rules_above, walk, walk_at};

@@ -27,27 +27,75 @@ pub struct Want {
     pub digest: Digest,
     /// Its length in bytes, as announced by the manifest or plan.
     pub size: u64,
-    /// Chunks, in order, of an old version that the far side has at hand; empty when there is none.
-    pub basis: Vec<ChunkId>,
+    /// What the far side has instead.
+    pub old: Old,
 }
 
-/// One message of the answer to a [`Demand`]. For each want in order: any number of `Literal` and `Copy`, then `End`;
-/// or `Gone`. All literals of one demand form one zstd stream.
+/// An old version of a content that the far side has at hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Old {
+    /// There is none.
+    Nothing,
+    /// It has this digest and this length in bytes: enough for a near side that has it too.
+    Version {
+        /// Hash of the whole.
+        digest: Digest,
+        /// Length in bytes.
+        size: u64,
+    },
+    /// It consists of these chunks.
+    Chunks {
+        /// All of them, in order from the beginning.
+        whole: Vec<ChunkId>,
+        /// Parts of it cut again, eight times finer, as [`Supply::Finer`] asked.
+        parts: Vec<Part>,
+    },
+}
+
+/// A part of an old version, cut finer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Where it begins in the old version, in bytes.
+    pub offset: u64,
+    /// Its chunks, in order.
+    pub chunks: Vec<ChunkId>,
+}
+
+/// One message of the answer to a [`Demand`]. For each want in order: any number of `Literal`, `Take`, `Copy` and
+/// `Patch`, then `End`; or `Unknown`, `Finer` or `Gone`. All literals of one demand form one stream of zstd frames.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Supply {
     /// The next bytes of the demand's zstd stream; at most [`MAX_LITERAL`] bytes.
     Literal(Vec<u8>),
     /// So many decompressed bytes of the stream belong to the current want next.
     Take(u64),
-    /// Chunk `first..first + count` of the current want's basis come next.
+    /// This part of the current want's old version comes next.
     Copy {
-        /// Index into the basis.
-        first: u32,
-        /// How many.
-        count: u32,
+        /// Where it begins, in bytes.
+        offset: u64,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// What comes next resembles a part of the old version: a zstd frame with that part as its prefix.
+    Patch {
+        /// Where the part begins, in bytes.
+        offset: u64,
+        /// Its length in bytes, at most [`MAX_PREFIX`].
+        prefix: u32,
+        /// Decompressed length in bytes, at most [`MAX_PATCHED`].
+        len: u32,
+        /// The frame, never longer than what it decompresses to.
+        frame: Vec<u8>,
     },
     /// The current want is complete.
     End,
+    /// The near side does not have the old version: the want is to be demanded again, with chunks.
+    Unknown,
+    /// These parts of the old version, each whole chunks, are to be cut finer, and the want is to be demanded again.
+    Finer {
+        /// Offset and length of each in bytes.
+        parts: Vec<(u64, u64)>,
+    },
     /// The current want can no longer be supplied (the source changed or vanished meanwhile).
     Gone {
         /// Why, for people.
@@ -55,6 +103,17 @@ pub enum Supply {
     },
 }
 
+impl Supply {
+    /// Whether nothing more comes about the current want.
+    pub fn ends_want(&self) -> bool {
+        matches!(self, Self::End | Self::Unknown | Self::Finer { .. } | Self::Gone { .. })
+    }
+}
+
+/// Longest prefix of a [`Supply::Patch`] in bytes, and longest result: what both sides hold in memory at once.
+pub const MAX_PREFIX: u32 = 8 * 1024 * 1024;
+/// See [`MAX_PREFIX`].
+pub const MAX_PATCHED: u32 = 4 * 1024 * 1024;
 /// Longest [`Supply::Literal`] in bytes.
 pub const MAX_LITERAL: usize = 256 * 1024;
 

@@ -4,6 +4,7 @@ mod ahead;
 mod any_tree;
 mod apply;
 mod child;
+mod delta;
 mod follow;
 mod refusals;
 mod scan;

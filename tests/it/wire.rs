@@ -10,7 +10,7 @@ use ovs_cuisine::{
         Action, Answer, Change, Content, Detail, Diff, FailureKind, FileWrite, Op, OpFailure, Outcome, Plan, Question,
         Run, RunGuard, Secret, Source, Step, StepId, Tally,
     },
-    tree::{ChunkId, Demand, Digest, Supply, Want},
+    tree::{ChunkId, Demand, Digest, Old, Supply, Want},
     wire::{
         FrameDecoder, FrameError, FromHelper, MAX_NOISE, Mode, NearHello, PROTOCOL, Preamble, PreambleScanner,
         StepEvent, StepReport, Stream, ToHelper, decode, encode, read_message,
@@ -80,7 +80,8 @@ fn from_helper() -> Vec<FromHelper> {
         StepReport { step: StepId(0), event: end(Outcome::Changed, Some(Diff::of(change))) },
         StepReport { step: StepId(1), event: end(Outcome::Failed(failure.clone()), None) },
     ];
-    let want = Want { digest: Digest::of(b"w"), size: 1 << 40, basis: vec![ChunkId { hash: [7; 16], len: 4096 }; 50] };
+    let old = Old::Chunks { whole: vec![ChunkId { hash: [7; 16], len: 4096 }; 50], parts: vec![] };
+    let want = Want { digest: Digest::of(b"w"), size: 1 << 40, old };
     let tally = Tally { changed: 1, failed: 1, ..Tally::default() };
     vec![
         FromHelper::Steps { request: 1, reports },

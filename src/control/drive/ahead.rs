@@ -209,6 +209,7 @@ impl Sources {
             // Without it the next push takes a round trip more, nothing else.
             let _ = self.manifests().write_down(&tree);
         }
+        self.finish_keeping();
     }
 }
 

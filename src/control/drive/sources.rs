@@ -10,7 +10,7 @@ use std::{
 use super::{ahead::Manifests, eye::Touched};
 use crate::{
     control::link::launcher,
-    tree::{Contents, Demand, Digest, RelPath, ScanError, SourceTree, Supply, TreeSummary},
+    tree::{Contents, Demand, Digest, RelPath, ScanError, SourceTree, Supply, TreeSummary, Versions},
 };
 
 type TreeKey = (PathBuf, Vec<String>);
@@ -40,7 +40,12 @@ impl Sources {
     /// Sources whose scan indexes are kept below `cache`, when there is such a place.
     pub(super) fn new(cache: Option<PathBuf>) -> Self {
         let manifests = Manifests::new(cache.as_deref());
-        Self { index_dir: cache.map(|dir| dir.join("scan")), manifests, ..Self::default() }
+        let mut contents = Contents::new();
+        if let Some(cache) = &cache {
+            contents.use_versions(Versions::new(cache.join("content")));
+        }
+        let contents = Mutex::new(Arc::new(contents));
+        Self { contents, index_dir: cache.map(|dir| dir.join("scan")), manifests, ..Self::default() }
     }
 
     /// Scans a source tree, or gives the result of the scan that this run already made.
@@ -103,7 +108,7 @@ impl Sources {
     pub(super) fn refresh(&self, touched: &Touched) -> bool {
         let trees: Vec<(TreeKey, Scanned)> =
             lock(&self.trees).iter().map(|(key, scanned)| (key.clone(), Arc::clone(scanned))).collect();
-        let (mut is_other, mut offered) = (false, Contents::new());
+        let (mut is_other, mut offered) = (false, lock(&self.contents).emptied());
         for ((source, ignore), scanned) in trees {
             let mut scanned = lock(&scanned);
             let tree = match (&*scanned, touched.below(&source)) {
@@ -159,6 +164,12 @@ impl Sources {
         // A snapshot, so that a slow host does not keep another host's recipe from adding sources.
         let contents = Arc::clone(&*lock(&self.contents));
         contents.answer(demand, out)
+    }
+
+    /// Waits until what was pushed is kept for the next time; blocks.
+    pub(super) fn finish_keeping(&self) {
+        let contents = Arc::clone(&*lock(&self.contents));
+        contents.finish_keeping();
     }
 
     fn add<T>(&self, add: impl FnOnce(&mut Contents) -> T) -> T {

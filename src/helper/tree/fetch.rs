@@ -3,52 +3,90 @@
 use std::{
     fmt::Display,
     fs::File,
-    io::{self, Write},
+    io::{self, Read, Write},
     os::unix::fs::FileExt,
 };
+
+use zstd::zstd_safe::{DCtx, DParameter};
 
 use crate::{
     helper::failure::io_failure,
     plan::{FailureKind, OpFailure},
-    tree::{ChunkId, Demand, Digest, LiteralDecoder, Supplier, Supply, Want, chunks},
+    tree::{
+        ChunkId, Demand, Digest, LiteralDecoder, MAX_PATCHED, MAX_PREFIX, Old, Part, Supplier, Supply, Want, chunks,
+        fine_chunks,
+    },
 };
 
 /// Most chunks of one old file that are proposed: 4 GiB at the usual length, 5 MB of message.
-const MAX_BASIS: usize = 256 * 1024;
+const MAX_CHUNKS: usize = 256 * 1024;
 /// Buffer for copying from an old file in bytes.
 const BUFFER: usize = 64 * 1024;
+/// Largest window of a patch as a power of two: its prefix and what it decompresses to, both at their longest.
+const MAX_WINDOW_LOG: u32 = 24;
 
 /// An old version of a content, of which the near side need not send what is still the same.
 #[derive(Debug)]
-pub(super) struct Basis {
+pub(super) struct OldFile {
     file: File,
-    ids: Vec<ChunkId>,
-    /// Where each chunk begins; one more than there are chunks.
-    offsets: Vec<u64>,
 }
 
-impl Basis {
-    /// Cuts an old file into chunks; reads it once.
-    pub(super) fn of(file: File) -> io::Result<Self> {
-        let (mut ids, mut offsets) = (Vec::new(), vec![0]);
-        for chunk in chunks(&file).take(MAX_BASIS) {
-            let chunk = chunk?;
-            ids.push(chunk.id);
-            offsets.push(chunk.offset + chunk.data.len() as u64);
+impl OldFile {
+    pub(super) fn new(file: File) -> Self {
+        Self { file }
+    }
+
+    /// Its chunks, for a near side that does not have it; reads it once.
+    pub(super) fn chunks(&self) -> io::Result<Old> {
+        let ids: io::Result<Vec<ChunkId>> =
+            chunks(self.reader(0, u64::MAX)).take(MAX_CHUNKS).map(|chunk| Ok(chunk?.id)).collect();
+        Ok(Old::Chunks { whole: ids?, parts: Vec::new() })
+    }
+
+    /// Cuts parts of it finer. Parts that are not there are left out.
+    pub(super) fn finer(&self, whole: Vec<ChunkId>, wanted: &[(u64, u64)]) -> io::Result<Old> {
+        let (mut parts, mut count) = (Vec::new(), 0);
+        for (offset, len) in wanted {
+            let ids: io::Result<Vec<ChunkId>> = fine_chunks(self.reader(*offset, *len))
+                .take(MAX_CHUNKS.saturating_sub(count))
+                .map(|chunk| Ok(chunk?.id))
+                .collect();
+            let chunks = ids?;
+            count += chunks.len();
+            parts.push(Part { offset: *offset, chunks });
         }
-        Ok(Self { file, ids, offsets })
+        Ok(Old::Chunks { whole, parts })
     }
 
-    /// The chunks, for a demand.
-    pub(super) fn ids(&self) -> &[ChunkId] {
-        &self.ids
+    fn reader(&self, offset: u64, len: u64) -> impl Read + '_ {
+        Positioned { file: &self.file, at: offset }.take(len)
     }
+}
 
-    /// Where in the file so many chunks from `first` on begin and end; none when there are not so many.
-    fn range(&self, first: u32, count: u32) -> Option<(u64, u64)> {
-        let end = first.checked_add(count)?;
-        Some((*self.offsets.get(first as usize)?, *self.offsets.get(end as usize)?))
+/// Reads a file from a place on, whatever its own position is.
+struct Positioned<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for Positioned<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read_at(buffer, self.at)?;
+        self.at = self.at.saturating_add(count as u64);
+        Ok(count)
     }
+}
+
+/// What came of a want.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// The content, verified.
+    Whole,
+    /// The near side needs to know the chunks of the old version, or what it made of the old version was wrong. What
+    /// was written is not to be used.
+    Unknown,
+    /// The near side wants these parts of the old version cut finer. Nothing was written.
+    Finer(Vec<(u64, u64)>),
 }
 
 /// Receives the answer to one demand, content by content.
@@ -70,7 +108,8 @@ impl<'a> Reception<'a> {
         Ok(Self { supplier, literals, buffer: vec![0; BUFFER] })
     }
 
-    /// Receives the next content into `out`; `name` is what it is for. Never gives `out` more than `size` bytes.
+    /// Receives the next content into `out`; `name` is what it is for. Never gives `out` more than `size` bytes. With
+    /// an old version, a content that has the wrong hash is only unknown: whoever patched it may have had another one.
     ///
     /// Errors: `Content` when what comes is not what was announced, or is gone on the near side; those of `out`;
     /// `Cancelled` or `Io` when nothing comes any more.
@@ -78,28 +117,35 @@ impl<'a> Reception<'a> {
         &mut self,
         digest: Digest,
         size: u64,
-        basis: Option<&Basis>,
+        old: Option<&OldFile>,
         out: &mut dyn Write,
         name: &dyn Display,
-    ) -> Result<(), OpFailure> {
+    ) -> Result<Received, OpFailure> {
         let mut target = Target { out, hasher: blake3::Hasher::new(), left: size, name };
         loop {
             let supply =
                 self.supplier.next_supply().map_err(|error| io_failure("receive the content of", name, &error))?;
-            match supply {
-                Supply::Literal(bytes) => self.literals.push(bytes).map_err(|error| target.refuse(&error))?,
-                Supply::Take(bytes) => self.take(bytes, &mut target)?,
-                Supply::Copy { first, count } => {
-                    let part = basis.and_then(|basis| Some((basis, basis.range(first, count)?)));
-                    let Some((basis, (from, to))) = part else {
-                        return Err(target.refuse(&"it refers to chunks that were not proposed"));
-                    };
-                    self.copy(&basis.file, from, to, &mut target)?;
+            match (supply, old) {
+                (Supply::Literal(bytes), _) => self.literals.push(bytes).map_err(|error| target.refuse(&error))?,
+                (Supply::Take(bytes), _) => self.take(bytes, &mut target)?,
+                (Supply::Copy { offset, len }, Some(old)) => self.copy(&old.file, offset, len, &mut target)?,
+                (Supply::Patch { offset, prefix, len, frame }, Some(old)) => {
+                    let bytes = patched(&old.file, offset, prefix, len, &frame);
+                    target.write(&bytes.map_err(|error| target.refuse(&error))?)?;
                 }
-                Supply::End => return target.finish(digest),
-                Supply::Gone { why } => {
+                (Supply::End, None) => return target.finish(digest).map(|()| Received::Whole),
+                (Supply::End, Some(_)) => {
+                    let is_right = target.finish(digest).is_ok();
+                    return Ok(if is_right { Received::Whole } else { Received::Unknown });
+                }
+                (Supply::Unknown, Some(_)) => return Ok(Received::Unknown),
+                (Supply::Finer { parts }, Some(_)) => return Ok(Received::Finer(parts)),
+                (Supply::Gone { why }, _) => {
                     let message = format!("the content of `{name}` is no longer there: {why}");
                     return Err(OpFailure::new(FailureKind::Content, message).hint("run again"));
+                }
+                (Supply::Copy { .. } | Supply::Patch { .. } | Supply::Unknown | Supply::Finer { .. }, None) => {
+                    return Err(target.refuse(&"it refers to an old version that was not proposed"));
                 }
             }
         }
@@ -115,8 +161,9 @@ impl<'a> Reception<'a> {
         Ok(())
     }
 
-    fn copy(&mut self, file: &File, from: u64, to: u64, target: &mut Target<'_>) -> Result<(), OpFailure> {
+    fn copy(&mut self, file: &File, from: u64, len: u64, target: &mut Target<'_>) -> Result<(), OpFailure> {
         let mut at = from;
+        let to = from.checked_add(len).ok_or_else(|| target.refuse(&"it refers to what no file can hold"))?;
         while at < to {
             let wanted = usize::try_from(to - at).unwrap_or(BUFFER).min(BUFFER);
             let count = match file.read_at(&mut self.buffer[..wanted], at) {
@@ -130,6 +177,23 @@ impl<'a> Reception<'a> {
         }
         Ok(())
     }
+}
+
+/// What a patch makes of a part of an old file.
+fn patched(file: &File, offset: u64, prefix: u32, len: u32, frame: &[u8]) -> io::Result<Vec<u8>> {
+    let invalid = |why: &'static str| io::Error::new(io::ErrorKind::InvalidData, why);
+    if prefix > MAX_PREFIX || len > MAX_PATCHED || frame.len() > len as usize {
+        return Err(invalid("a patch is too long"));
+    }
+    let mut before = vec![0; prefix as usize];
+    file.read_exact_at(&mut before, offset)?;
+    let broken = |_| invalid("a patch cannot be decompressed");
+    let mut context = DCtx::create();
+    context.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG)).map_err(broken)?;
+    context.ref_prefix(&before).map_err(broken)?;
+    let mut bytes = Vec::with_capacity(len as usize);
+    let count = context.decompress(&mut bytes, frame).map_err(broken)?;
+    if count == len as usize { Ok(bytes) } else { Err(invalid("a patch has another length than announced")) }
 }
 
 /// Where a content goes; counts and hashes it.
@@ -170,6 +234,32 @@ pub fn fetch_blob(
     out: &mut dyn Write,
 ) -> Result<(), OpFailure> {
     let name = format!("content {}", digest.short());
-    let want = Want { digest, size, basis: Vec::new() };
-    Reception::open(supplier, vec![want], &name)?.receive(digest, size, None, out, &name)
+    let want = Want { digest, size, old: Old::Nothing };
+    // Without an old version there is nothing but the whole.
+    Reception::open(supplier, vec![want], &name)?.receive(digest, size, None, out, &name).map(drop)
+}
+
+/// Fetches one content into memory, of which an old version is at hand. `name` is what it is for.
+pub(super) fn fetch_bytes(
+    supplier: &mut dyn Supplier,
+    digest: Digest,
+    size: u64,
+    old: Option<&OldFile>,
+    name: &str,
+) -> Result<Vec<u8>, OpFailure> {
+    let mut bytes = Vec::new();
+    if let Some(old) = old
+        && let Ok(chunks) = old.chunks()
+    {
+        let want = Want { digest, size, old: chunks };
+        let received =
+            Reception::open(supplier, vec![want], name)?.receive(digest, size, Some(old), &mut bytes, &name)?;
+        if matches!(received, Received::Whole) {
+            return Ok(bytes);
+        }
+        bytes.clear();
+    }
+    let want = Want { digest, size, old: Old::Nothing };
+    Reception::open(supplier, vec![want], name)?.receive(digest, size, None, &mut bytes, &name)?;
+    Ok(bytes)
 }

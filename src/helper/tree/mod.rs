@@ -16,7 +16,7 @@ use rustix::fs::{Gid, Uid, chown};
 
 pub use self::{fetch::fetch_blob, held::HeldTrees, memory::remembered};
 use self::{
-    fetch::{Basis, Reception},
+    fetch::{OldFile, fetch_bytes},
     ground::Ground,
     held::Followed,
     memory::Memory,
@@ -30,7 +30,7 @@ use crate::{
     plan::{self, Action, Change, Detail, Diff, FailureKind, HostPath, MaxDelete, OpFailure},
     tree::{
         Care, Digest, Entry, EntryKind, IgnoreRules, Larder, MAX_MANIFEST, Manifest, RelPath, Root, Supplier,
-        TreeSummary, Want, printable,
+        TreeSummary, printable,
     },
 };
 
@@ -183,11 +183,8 @@ fn manifest(
             return Err(refuse(&"it is too large"));
         }
         // Most of a tree stays as it was, and so does most of its manifest.
-        let basis = memory.manifest_file().and_then(|file| Basis::of(file).ok());
-        let ids = basis.as_ref().map_or_else(Vec::new, |basis| basis.ids().to_vec());
-        let want = Want { digest: *digest, size: *size, basis: ids };
-        bytes.clear();
-        Reception::open(supplier, vec![want], &name)?.receive(*digest, *size, basis.as_ref(), &mut bytes, &name)?;
+        let old = memory.manifest_file().map(OldFile::new);
+        bytes = fetch_bytes(supplier, *digest, *size, old.as_ref(), &name)?;
         memory.keep_manifest(&bytes, *digest);
     }
     let manifest = Manifest::decode(&bytes).map_err(|error| refuse(&error))?;

@@ -1,19 +1,19 @@
 //! Makes all that is new under names of its own, content verified and attributes set, before anything is switched.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     fs::File,
     io::{self, Read, Write},
 };
 
 use rustix::{
-    fs::{FileType, Gid, Mode, Uid, fchmod, fchown, fstat, fsync, futimens, syncfs},
+    fs::{Gid, Mode, Uid, fchmod, fchown, fstat, fsync, futimens, syncfs},
     process::{getegid, geteuid},
 };
 
 use super::{
     TreeChange,
-    fetch::{Basis, Reception},
+    fetch::{OldFile, Received, Reception},
     ground::{Ground, timestamps},
     state::{Found, owner_fits},
     work::Stage,
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     helper::failure::io_failure,
     plan::OpFailure,
-    tree::{Digest, Entry, EntryKind, RelPath, Status, Supplier, WHOLE_UP_TO, Want},
+    tree::{Digest, Entry, EntryKind, Old, RelPath, Status, Supplier, WHOLE_UP_TO, Want},
 };
 
 /// Up to so many files are flushed to disk one by one; for more, the whole file system is flushed once, which is
@@ -51,6 +51,43 @@ struct NewFile<'a> {
     size: u64,
     digest: Digest,
     mode: u32,
+}
+
+/// A file to be fetched, and what the near side is told of its old version.
+struct Ask<'a> {
+    new: NewFile<'a>,
+    old: Option<OldFile>,
+    tell: Old,
+}
+
+impl<'a> Ask<'a> {
+    fn whole(new: NewFile<'a>) -> Self {
+        Self { new, old: None, tell: Old::Nothing }
+    }
+
+    /// How many chunks the near side is told.
+    fn chunks(&self) -> usize {
+        match &self.tell {
+            Old::Nothing | Old::Version { .. } => 0,
+            Old::Chunks { whole, parts } => whole.len() + parts.iter().map(|part| part.chunks.len()).sum::<usize>(),
+        }
+    }
+
+    /// How to ask when the near side could do nothing with what it was told: each time with more, in the end for the
+    /// whole.
+    fn other_way(self, received: Received) -> Self {
+        let Self { new, old, tell } = self;
+        let Some(old) = old else { return Self::whole(new) };
+        let more = match (tell, received) {
+            (Old::Version { .. }, _) => old.chunks(),
+            (Old::Chunks { whole, parts }, Received::Finer(wanted)) if parts.is_empty() => old.finer(whole, &wanted),
+            _ => return Self::whole(new),
+        };
+        match more {
+            Ok(tell) => Self { new, old: Some(old), tell },
+            Err(_) => Self::whole(new),
+        }
+    }
 }
 
 impl<'a> Staging<'a> {
@@ -244,15 +281,15 @@ impl<'a> Staging<'a> {
     fn fetch(&mut self, lacking: Vec<NewFile<'a>>, supplier: &mut dyn Supplier) -> Result<(), OpFailure> {
         let mut seen = HashSet::new();
         let (first, again): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|new| seen.insert(new.digest));
-        let mut waiting = first.into_iter().peekable();
-        while waiting.peek().is_some() {
+        let mut waiting: VecDeque<Ask<'a>> = first.into_iter().map(|new| self.ask(new)).collect();
+        while !waiting.is_empty() {
             let (mut batch, mut chunks) = (Vec::new(), 0);
-            while let Some(new) = waiting.next_if(|_| batch.len() < MAX_WANTS && chunks < MAX_CHUNKS) {
-                let basis = self.basis(new);
-                chunks += basis.as_ref().map_or(0, |basis| basis.ids().len());
-                batch.push((new, basis));
+            while batch.len() < MAX_WANTS && chunks < MAX_CHUNKS {
+                let Some(ask) = waiting.pop_front() else { break };
+                chunks += ask.chunks();
+                batch.push(ask);
             }
-            self.fetch_batch(&batch, supplier)?;
+            waiting.extend(self.fetch_batch(batch, supplier)?);
         }
         for new in again {
             let from = self.made.get(&new.digest).and_then(|at| self.ground.read(at).ok());
@@ -261,38 +298,44 @@ impl<'a> Staging<'a> {
                 None => false,
             };
             if !is_made {
-                self.fetch_batch(&[(new, None)], supplier)?;
+                self.fetch_batch(vec![Ask::whole(new)], supplier)?;
             }
         }
         Ok(())
     }
 
-    /// The old version of a large file. Whatever prevents its use costs bytes only.
-    fn basis(&self, new: NewFile<'a>) -> Option<Basis> {
-        let old = &self.change.state.found[new.stage.replaces?];
-        let is_worth_it = old.status.file_type == FileType::RegularFile && old.status.size.min(new.size) > WHOLE_UP_TO;
-        if is_worth_it { Basis::of(self.ground.read(old.path.as_bytes()).ok()?).ok() } else { None }
+    /// How a file is asked for: with the old version of a large one. Whatever prevents its use costs bytes only.
+    fn ask(&self, new: NewFile<'a>) -> Ask<'a> {
+        let Some(found) = new.stage.replaces.map(|at| &self.change.state.found[at]) else { return Ask::whole(new) };
+        match &found.kind {
+            Some(EntryKind::File { digest, size, .. }) if (*size).min(new.size) > WHOLE_UP_TO => {
+                let Ok(file) = self.ground.read(found.path.as_bytes()) else { return Ask::whole(new) };
+                Ask { new, old: Some(OldFile::new(file)), tell: Old::Version { digest: *digest, size: *size } }
+            }
+            _ => Ask::whole(new),
+        }
     }
 
-    fn fetch_batch(
-        &mut self,
-        batch: &[(NewFile<'a>, Option<Basis>)],
-        supplier: &mut dyn Supplier,
-    ) -> Result<(), OpFailure> {
-        let wants = batch.iter().map(|(new, basis)| Want {
-            digest: new.digest,
-            size: new.size,
-            basis: basis.as_ref().map_or_else(Vec::new, |basis| basis.ids().to_vec()),
-        });
+    /// Fetches contents; gives those that have to be asked for again, in another way.
+    fn fetch_batch(&mut self, batch: Vec<Ask<'a>>, supplier: &mut dyn Supplier) -> Result<Vec<Ask<'a>>, OpFailure> {
+        let wants = batch.iter().map(|ask| Want { digest: ask.new.digest, size: ask.new.size, old: ask.tell.clone() });
         let mut reception = Reception::open(supplier, wants.collect(), &self.change.dest)?;
-        for (new, basis) in batch {
-            let mut file = self.create(*new)?;
+        let mut again = Vec::new();
+        for ask in batch {
+            let new = ask.new;
+            let mut file = self.create(new)?;
             let name = self.change.path_of(new.entry.path.as_bytes());
-            reception.receive(new.digest, new.size, basis.as_ref(), &mut file, &name)?;
-            self.finish(&file, *new)?;
-            self.made.insert(new.digest, &new.stage.at);
+            let received = reception.receive(new.digest, new.size, ask.old.as_ref(), &mut file, &name)?;
+            if matches!(received, Received::Whole) {
+                self.finish(&file, new)?;
+                self.made.insert(new.digest, &new.stage.at);
+            } else {
+                let removed = self.ground.remove(&new.stage.at, false);
+                removed.map_err(|error| self.failure("write", new.entry, &error))?;
+                again.push(ask.other_way(received));
+            }
         }
-        Ok(())
+        Ok(again)
     }
 
     /// Attributes of new directories: after all that is in them, and from the innermost outwards.

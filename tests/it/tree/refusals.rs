@@ -1,6 +1,10 @@
 //! What is refused or fails, with the right kind, the path, and nothing half done.
 
-use std::{path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use ovs_cuisine::{
     helper::tree::{Place, compare, fetch_blob},
@@ -176,6 +180,24 @@ fn a_source_that_changes_under_the_sync_changes_nothing() {
 
 /// Changes the messages on their way; the sync must fail with `Content` and leave the destination as it was.
 fn assert_refused(tamper: impl FnMut(usize, &mut Supply) + 'static) {
+    let (world, before, done) = tampered(tamper);
+    let refused = done.unwrap_err();
+    assert_eq!(refused.kind, FailureKind::Content, "{refused}");
+    assert!(refused.message.contains("dst/file`"), "{refused}");
+    assert_eq!(look(&world.dst()), before);
+}
+
+/// Changes the messages on their way so that the hash of what is made of the old version differs; the whole is asked
+/// for then.
+fn assert_asked_again(tamper: impl FnMut(usize, &mut Supply) + 'static) {
+    let (world, _, done) = tampered(tamper);
+    done.unwrap();
+    world.assert_equal();
+}
+
+fn tampered(
+    tamper: impl FnMut(usize, &mut Supply) + 'static,
+) -> (World, BTreeMap<PathBuf, Seen>, Result<(), OpFailure>) {
     let mut tamper = tamper;
     let mut world = World::new();
     world.delete = MaxDelete::Any;
@@ -193,10 +215,8 @@ fn assert_refused(tamper: impl FnMut(usize, &mut Supply) + 'static) {
         tamper(number, supply);
         Ok(())
     }));
-    let refused = change.apply(&mut supplier).unwrap_err();
-    assert_eq!(refused.kind, FailureKind::Content, "{refused}");
-    assert!(refused.message.contains("dst/file`"), "{refused}");
-    assert_eq!(look(&world.dst()), before);
+    let done = change.apply(&mut supplier);
+    (world, before, done)
 }
 
 #[test]
@@ -217,23 +237,32 @@ fn lies_on_the_wire_are_refused() {
             *bytes = u64::MAX;
         }
     }));
-    assert_refused(edit(|supply| {
-        if let Supply::Copy { first, .. } = supply {
-            *first += 1;
+    assert_asked_again(edit(|supply| {
+        if let Supply::Copy { offset, .. } = supply {
+            *offset = offset.saturating_sub(1);
         }
     }));
     assert_refused(edit(|supply| {
-        if let Supply::Copy { count, .. } = supply {
-            *count = u32::MAX;
+        if let Supply::Copy { len, .. } = supply {
+            *len = u64::MAX;
         }
     }));
     assert_refused(edit(|supply| {
-        if let Supply::Copy { .. } = supply {
-            *supply = Supply::End;
+        if let Supply::Copy { offset, .. } = supply {
+            *offset = 1 << 50;
+        }
+    }));
+    assert_asked_again(edit(|supply| {
+        if let Supply::Copy { len, .. } = supply {
+            *len -= 1;
         }
     }));
     assert_refused(edit(|supply| *supply = Supply::Gone { why: "moved away".to_owned() }));
-    assert_refused(edit(|supply| *supply = Supply::Literal(vec![0; 256 * 1024])));
+    assert_refused(edit(|supply| {
+        if !matches!(supply, Supply::Unknown) {
+            *supply = Supply::Literal(vec![0; 256 * 1024]);
+        }
+    }));
     let bomb = zstd::bulk::compress(&vec![0; 30_000_000], 3).unwrap();
     assert_refused(move |_, supply| match supply {
         Supply::Literal(bytes) => bytes.clone_from(&bomb),

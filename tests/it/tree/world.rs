@@ -202,6 +202,8 @@ pub(super) struct Loopback {
     pub(super) given: usize,
     /// Compressed bytes given.
     pub(super) literal_bytes: usize,
+    /// Bytes of patches given.
+    pub(super) patch_bytes: usize,
     pub(super) hook: Option<Hook>,
     /// What came ahead of the plan.
     pub(super) larder: Option<Larder>,
@@ -221,9 +223,15 @@ impl Loopback {
             demands: Vec::new(),
             given: 0,
             literal_bytes: 0,
+            patch_bytes: 0,
             hook: None,
             larder: None,
         }
+    }
+
+    /// Waits until the near side has kept what it sent.
+    pub(super) fn finish_keeping(&self) {
+        self.contents.finish_keeping();
     }
 
     /// How many contents were asked for, manifests included.
@@ -252,6 +260,9 @@ impl Supplier for Loopback {
         self.given += 1;
         if let Supply::Literal(bytes) = &supply {
             self.literal_bytes += bytes.len();
+        }
+        if let Supply::Patch { frame, .. } = &supply {
+            self.patch_bytes += frame.len();
         }
         Ok(supply)
     }
