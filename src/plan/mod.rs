@@ -19,7 +19,7 @@ pub use launch::{LaunchDescription, LaunchFile, OnChange};
 pub use name::{ComponentName, GroupName, HostName, HostPath, LabName, Mode, NameError, Principal};
 pub use op::{
     Content, DirEnsure, DirRemove, FileLink, FileRemove, FileWrite, GroupEnsure, MaxDelete, Op, PackageEnsure,
-    PackageState, Run, RunGuard, ServiceDefinition, ServiceEnsure, SshAuthorize, Sync, UserEnsure, WaitPort,
+    PackageState, Release, Run, RunGuard, ServiceDefinition, ServiceEnsure, SshAuthorize, Sync, UserEnsure, WaitPort,
 };
 pub use outcome::{FailureKind, OpFailure, Outcome, Tally, Verdict};
 pub use question::{Answer, Question};

@@ -315,6 +315,17 @@ pub struct Sync {
     pub delete: MaxDelete,
     /// Paths below `dest` (gitignore patterns) that are neither read, sent nor deleted.
     pub ignore: Vec<String>,
+    /// Every version of the tree is a directory of its own below `dest`, and one link says which is current.
+    pub release: Option<Release>,
+}
+
+/// How a tree with releases is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// So many releases stay on the host, the current one and the one before it in any case.
+    pub keep: u32,
+    /// Makes the release current that was so before, whatever the tree is now.
+    pub rollback: bool,
 }
 
 /// How much a sync may delete.

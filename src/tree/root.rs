@@ -89,6 +89,13 @@ impl Root {
         Ok(Self { fd, path: path.to_path_buf(), has_openat2: AtomicBool::new(true) })
     }
 
+    /// A directory below as a root of its own.
+    pub fn below(&self, relative: &[u8]) -> io::Result<Self> {
+        let fd = self.open_directory(relative)?;
+        let has_openat2 = AtomicBool::new(self.has_openat2.load(Ordering::Relaxed));
+        Ok(Self { fd, path: self.path_of(relative), has_openat2 })
+    }
+
     /// The path by which it was opened.
     pub fn path(&self) -> &Path {
         &self.path

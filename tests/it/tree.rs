@@ -7,5 +7,6 @@ mod child;
 mod delta;
 mod follow;
 mod refusals;
+mod release;
 mod scan;
 mod world;

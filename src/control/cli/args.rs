@@ -127,6 +127,7 @@ pub(super) struct Plan {
 }
 
 #[derive(Debug, ClapArgs)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct Push {
     /// The inventory file.
     pub(super) inventory: PathBuf,
@@ -141,6 +142,10 @@ pub(super) struct Push {
     /// Goes on with every later change until it is interrupted.
     #[arg(short, long, conflicts_with = "check")]
     pub(super) watch: bool,
+
+    /// Goes back to the release before, where the recipe syncs with `release = True`.
+    #[arg(long, conflicts_with = "watch")]
+    pub(super) rollback: bool,
 
     /// Shows what would change, and changes nothing.
     #[arg(long)]

@@ -28,7 +28,7 @@ pub(super) async fn push(args: args::Push, verbose: u8) -> Result<Exit, Failure>
     let mode = if args.check { Mode::Check } else { Mode::Apply };
     let components = components.into_iter().map(Arc::new).collect();
     let mut request = lab.bare_request(RunKind::Push, mode, &args.options, components, hosts);
-    request.scope = Scope::Push { watch: args.watch };
+    request.scope = Scope::Push { watch: args.watch, rollback: args.rollback };
     let summary = run(request, style(&args.options, args.diff, verbose)).await?;
     Ok(Exit::of(&summary))
 }

@@ -47,7 +47,9 @@ impl HostMemory {
 /// Where the trees of a plan go: by step, the name of the directory and the digest of its manifest.
 pub(super) fn places(plan: &Plan) -> HashMap<StepId, (String, Digest)> {
     let trees = plan.steps.iter().filter_map(|step| match &step.op {
-        Op::Sync(sync) => Some((step.id, (place_name(sync.dest.as_str()), sync.tree.manifest))),
+        Op::Sync(sync) if sync.release.is_none_or(|release| !release.rollback) => {
+            Some((step.id, (place_name(sync.dest.as_str()), sync.tree.manifest)))
+        }
         _ => None,
     });
     trees.collect()

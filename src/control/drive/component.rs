@@ -116,7 +116,8 @@ async fn evaluate(crew: &Arc<Crew>, component: &Arc<Component>, host: &HostName)
     match crew.evaluate(component, host, &session).await {
         Ok(mut evaluation) => {
             if crew.is_push() {
-                evaluation.plan = pushed_part(evaluation.plan);
+                evaluation.plan = pushed_part(evaluation.plan, crew.is_rollback());
+                crew.pushed.planned(&evaluation.plan);
             }
             Evaluated::Ready(session, Box::new(evaluation))
         }

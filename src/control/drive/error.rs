@@ -72,6 +72,9 @@ pub enum DriveError {
     /// A push of a component whose recipe syncs nothing.
     #[error("component `{0}` pushes nothing: its recipe calls no `sync`")]
     NothingToPush(ComponentName),
+    /// A rollback of a component whose recipe keeps no releases.
+    #[error("component `{0}` has nothing to go back to: its recipe calls no `sync` with `release = True`")]
+    NoReleases(ComponentName),
     /// The inventory has no component with a configuration store.
     #[error("the inventory has no component that keeps configuration (a recipe with `store(ctx)`)")]
     NoStoreAtAll,
@@ -128,6 +131,7 @@ impl DriveError {
             Self::PrefixesOverlap { .. } => {
                 Some("give one of them another prefix: `def prefix(ctx)` in its recipe".to_owned())
             }
+            Self::NoReleases(_) => Some("push an older state of the source instead".to_owned()),
             Self::NothingToPush(_) => Some("`deploy` brings what is no tree".to_owned()),
             Self::NoStoreAtAll => Some("add a component with the recipe `etcd`".to_owned()),
         }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -27,9 +30,10 @@ use crate::{
 /// Most paths that a change set names.
 const MAX_PATHS: usize = 20;
 
-/// The steps of a plan that a push runs: each sync that stands by itself, and whatever reacts to a step that is kept.
+/// The steps of a plan that a push runs: each sync that stands by itself, and whatever reacts to a step that is kept. A
+/// rollback keeps only the syncs of trees with releases, and makes them go back.
 /// They keep their keys, so that a reaction which an earlier run owes is still paid.
-pub(super) fn pushed_part(plan: Plan) -> Plan {
+pub(super) fn pushed_part(plan: Plan, rollback: bool) -> Plan {
     let mut places: HashMap<StepId, StepId> = HashMap::new();
     let mut steps = Vec::new();
     for mut step in plan.steps {
@@ -41,10 +45,15 @@ pub(super) fn pushed_part(plan: Plan) -> Plan {
         let is_kept = match &step.op {
             // What reacts only to steps that a push leaves out has nothing to react to.
             _ if reacts => !step.only_if_changed.is_empty(),
-            Op::Sync(_) => true,
+            Op::Sync(sync) => !rollback || sync.release.is_some(),
             Op::ServiceEnsure(service) => !service.restart_on.is_empty(),
             _ => false,
         };
+        if let (Op::Sync(sync), true) = (&mut step.op, rollback)
+            && let Some(release) = &mut sync.release
+        {
+            release.rollback = true;
+        }
         if is_kept {
             let id = StepId(u32::try_from(steps.len()).unwrap_or(u32::MAX));
             places.insert(step.id, id);
@@ -61,7 +70,11 @@ fn renumber(ids: &mut Vec<StepId>, places: &HashMap<StepId, StepId>) {
 
 /// What the running push has brought so far; taken at its end.
 #[derive(Debug, Default)]
-pub(super) struct PushTally(Mutex<Pages>);
+pub(super) struct PushTally {
+    pages: Mutex<Pages>,
+    /// Whether a plan had a tree.
+    has_trees: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Pages {
@@ -81,6 +94,16 @@ struct Page {
 }
 
 impl PushTally {
+    /// Looks at what is about to be pushed.
+    pub(super) fn planned(&self, plan: &Plan) {
+        let has_trees = plan.steps.iter().any(|step| matches!(step.op, Op::Sync(_)));
+        self.has_trees.fetch_or(has_trees, Ordering::Relaxed);
+    }
+
+    fn has_trees(&self) -> bool {
+        self.has_trees.load(Ordering::Relaxed)
+    }
+
     /// Counts a finished step.
     pub(super) fn step(&self, host: &HostName, step: &Step, outcome: &Outcome, diff: Option<&Diff>) {
         if !matches!(outcome, Outcome::Changed | Outcome::WouldChange) {
@@ -141,7 +164,7 @@ impl PushTally {
     }
 
     fn lock(&self) -> MutexGuard<'_, Pages> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -160,6 +183,9 @@ impl Crew {
             if status < Status::NotAttempted && !self.sources.has_trees() {
                 return Err(DriveError::NothingToPush(component.name.clone()));
             }
+            if status < Status::NotAttempted && self.is_rollback() && !self.pushed.has_trees() {
+                return Err(DriveError::NoReleases(component.name.clone()));
+            }
             if watch && !self.cancel.is_cancelled() {
                 self.watch(component).await;
             }
@@ -167,11 +193,16 @@ impl Crew {
         Ok(())
     }
 
+    /// Whether hosts go back to the release before.
+    pub(super) fn is_rollback(&self) -> bool {
+        matches!(self.scope, Scope::Push { rollback: true, .. })
+    }
+
     /// How closely hosts look at their directories.
     pub(super) fn care(&self) -> Care {
         match self.scope {
-            Scope::Push { watch: true } if self.follows.load(Ordering::Relaxed) => Care::Follow,
-            Scope::Push { watch: true } => Care::Keep,
+            Scope::Push { watch: true, .. } if self.follows.load(Ordering::Relaxed) => Care::Follow,
+            Scope::Push { watch: true, .. } => Care::Keep,
             _ => Care::Whole,
         }
     }
@@ -216,7 +247,15 @@ mod tests {
             ignore: Vec::new(),
         };
         let dest = dest.parse().unwrap();
-        Op::Sync(crate::plan::Sync { dest, tree, owner: None, group: None, delete: MaxDelete::Any, ignore: Vec::new() })
+        Op::Sync(crate::plan::Sync {
+            dest,
+            tree,
+            owner: None,
+            group: None,
+            delete: MaxDelete::Any,
+            ignore: Vec::new(),
+            release: None,
+        })
     }
 
     fn service(name: &str, restart_on: &[u32]) -> Op {
@@ -245,6 +284,25 @@ mod tests {
     }
 
     #[test]
+    fn a_rollback_keeps_trees_with_releases_and_what_reacts_to_them() {
+        let mut with_releases = sync("/opt/one");
+        if let Op::Sync(sync) = &mut with_releases {
+            sync.release = Some(crate::plan::Release { keep: 3, rollback: false });
+        }
+        let steps = vec![
+            step(0, with_releases, &[]),
+            step(1, sync("/opt/two"), &[]),
+            step(2, service("one", &[0]), &[]),
+            step(3, service("two", &[1]), &[]),
+        ];
+        let plan = Plan { component: "c".parse().unwrap(), host: "h".parse().unwrap(), steps };
+        let kept = pushed_part(plan, true).steps;
+        let titles: Vec<String> = kept.iter().map(Step::title).collect();
+        assert_eq!(titles, ["sync /opt/one", "service_ensure one"]);
+        assert!(matches!(&kept[0].op, Op::Sync(sync) if sync.release.is_some_and(|release| release.rollback)));
+    }
+
+    #[test]
     fn a_push_keeps_trees_and_what_reacts_to_them() {
         let steps = vec![
             step(0, run("setup"), &[]),
@@ -259,7 +317,7 @@ mod tests {
             step(9, service("two", &[8]), &[]),
         ];
         let plan = Plan { component: "c".parse().unwrap(), host: "h".parse().unwrap(), steps };
-        let kept = pushed_part(plan).steps;
+        let kept = pushed_part(plan, false).steps;
         let titles: Vec<String> = kept.iter().map(Step::title).collect();
         let wanted = ["sync /opt/one", "run ldconfig", "service_ensure one", "sync /opt/two", "service_ensure two"];
         assert_eq!(titles, wanted);

@@ -72,6 +72,8 @@ pub enum Scope {
     Push {
         /// Go on with every later change of the trees until the run is cancelled.
         watch: bool,
+        /// Go back to the release before, where trees have releases.
+        rollback: bool,
     },
 }
 
@@ -189,7 +191,7 @@ impl Crew {
     }
 
     async fn run(self: &Arc<Self>, components: &[Arc<Component>], hosts: &[HostName]) -> Result<(), DriveError> {
-        if let Scope::Push { watch } = self.scope {
+        if let Scope::Push { watch, .. } = self.scope {
             return self.push(components, watch).await;
         }
         let containers = match self.mode {

@@ -7,15 +7,24 @@ use crate::{
     helper::{
         foreseen::{Fate, Foreseen},
         machine::{Found, Machine},
-        tree::{self, Place, TreeChange},
+        tree::{self, Place, ReleaseChange, TreeChange},
     },
     plan::{Diff, OpFailure, Sync},
 };
 
-impl Operation for Sync {
-    type Change = TreeChange;
+/// What a sync has to do.
+#[derive(Debug)]
+pub(crate) enum SyncChange {
+    /// To a directory.
+    Tree(TreeChange),
+    /// To a directory of releases.
+    Release(ReleaseChange),
+}
 
-    fn check(&self, machine: &mut Machine<'_>) -> Result<Finding<TreeChange>, Obstacle> {
+impl Operation for Sync {
+    type Change = SyncChange;
+
+    fn check(&self, machine: &mut Machine<'_>) -> Result<Finding<SyncChange>, Obstacle> {
         let wanted = Wanted::resolve(None, self.owner.as_ref(), self.group.as_ref(), machine)?;
         match machine.look(self.dest.as_path())? {
             Found::Would(Fate::File | Fate::Unclear) => {
@@ -28,29 +37,51 @@ impl Operation for Sync {
         }
         let state = machine.state_dir();
         let place = place(wanted.ids(), &state, machine);
-        match (tree::compare(self, &place, machine.supplier)?, wanted.to_be_made()) {
+        let change = match self.release {
+            None => tree::compare(self, &place, machine.supplier)?.map(SyncChange::Tree),
+            Some(release) => tree::compare_release(self, release, &place, machine.supplier)?.map(SyncChange::Release),
+        };
+        match (change, wanted.to_be_made()) {
             (Some(change), _) => Ok(Finding::Differs(change)),
             (None, Some(who)) => Err(Obstacle::Unclear(format!("an earlier step would make `{who}`"))),
             (None, None) => Ok(Finding::Same),
         }
     }
 
-    fn describe(&self, change: &TreeChange, _: &Machine<'_>) -> Diff {
-        change.diff()
+    fn describe(&self, change: &SyncChange, _: &Machine<'_>) -> Diff {
+        match change {
+            SyncChange::Tree(change) => change.diff(),
+            SyncChange::Release(change) => change.diff(),
+        }
     }
 
-    fn foresee(&self, _: &TreeChange, foreseen: &mut Foreseen) {
+    fn foresee(&self, _: &SyncChange, foreseen: &mut Foreseen) {
         foreseen.tree(self.dest.as_path());
     }
 
-    fn apply(&self, change: TreeChange, machine: &mut Machine<'_>) -> Result<(), OpFailure> {
+    fn apply(&self, change: SyncChange, machine: &mut Machine<'_>) -> Result<(), OpFailure> {
         let state = machine.state_dir();
-        let place = place(change.owner(), &state, machine);
-        tree::apply(self, &place, change, machine.supplier)
+        match change {
+            SyncChange::Tree(change) => {
+                let place = place(change.owner(), &state, machine);
+                tree::apply(self, &place, change, machine.supplier)
+            }
+            SyncChange::Release(change) => {
+                let place = place(change.owner(), &state, machine);
+                change.apply(self, &place, machine.supplier)
+            }
+        }
     }
 }
 
 fn place<'b, 'a: 'b>((uid, gid): (Option<u32>, Option<u32>), state: &'b Path, machine: &Machine<'a>) -> Place<'b> {
     let is_check = machine.is_check();
-    Place { uid, gid, state: Some(state), remember: !is_check, held: (!is_check).then_some(machine.trees) }
+    Place {
+        uid,
+        gid,
+        state: Some(state),
+        remember: !is_check,
+        held: (!is_check).then_some(machine.trees),
+        remembered_as: None,
+    }
 }

@@ -77,6 +77,14 @@ impl<'a> Ground<'a> {
         Ok(linkat(&from_directory, from_name, directory, name, AtFlags::empty())?)
     }
 
+    /// A second name for a file below another root.
+    pub(super) fn link_from(&mut self, root: &Root, from: &[u8], to: &[u8]) -> io::Result<()> {
+        let (parent, from_name) = split(from);
+        let from_directory = root.open_directory(parent)?;
+        let (directory, name) = self.open(to)?;
+        Ok(linkat(&from_directory, from_name, directory, name, AtFlags::empty())?)
+    }
+
     /// A file for reading.
     pub(super) fn read(&self, path: &[u8]) -> io::Result<File> {
         self.root.open_file(path).map(File::from)

@@ -207,6 +207,7 @@ impl Held {
             state,
             work,
             followed,
+            donor: None,
         })
     }
 

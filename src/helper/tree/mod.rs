@@ -4,6 +4,7 @@ mod fetch;
 mod ground;
 mod held;
 mod memory;
+mod release;
 mod space;
 mod stage;
 mod state;
@@ -14,14 +15,19 @@ use std::{collections::HashSet, path::Path};
 
 use rustix::fs::{Gid, Uid, chown};
 
-pub use self::{fetch::fetch_blob, held::HeldTrees, memory::remembered};
+pub use self::{
+    fetch::fetch_blob,
+    held::HeldTrees,
+    memory::remembered,
+    release::{ReleaseChange, compare_release},
+};
 use self::{
     fetch::{OldFile, fetch_bytes},
     ground::Ground,
     held::Followed,
     memory::Memory,
     stage::Staging,
-    state::{TreeState, owner_fits},
+    state::{Found, TreeState, owner_fits},
     switch::Switching,
     work::{Comparison, Work, wanted},
 };
@@ -51,6 +57,8 @@ pub struct Place<'a> {
     pub remember: bool,
     /// What the session keeps of directories; none in check mode.
     pub held: Option<&'a HeldTrees>,
+    /// The path under whose name things are remembered, when it is not that of the directory itself.
+    pub remembered_as: Option<&'a HostPath>,
 }
 
 /// How a directory differs from a tree, and all that is needed to change it.
@@ -67,6 +75,15 @@ pub struct TreeChange {
     work: Work,
     /// How it goes on from what the session keeps, when it was found without looking at everything.
     followed: Option<Followed>,
+    /// Another directory, from which what is the same is taken.
+    donor: Option<Donor>,
+}
+
+/// A directory of this host that holds much of what is wanted.
+#[derive(Debug)]
+struct Donor {
+    root: Root,
+    found: Vec<Found>,
 }
 
 /// Compares a directory with a tree. None when nothing differs. Writes nothing below the directory; asks the supplier
@@ -90,7 +107,7 @@ pub fn compare(
     }
     let lines: Vec<String> = op.tree.ignore.iter().chain(&op.ignore).cloned().collect();
     let mut rules = IgnoreRules::new(&lines).map_err(|error| bad_input(error.to_string()))?;
-    let memory = Memory::of(&op.dest, place.state, place.remember);
+    let memory = Memory::of(place.remembered_as.unwrap_or(&op.dest), place.state, place.remember);
     let state = TreeState::scan(&op.dest, &mut rules, &memory)?;
     let is_whole = state.root.is_some() && state.leftovers.is_empty();
     if is_whole && state.root_hash() == Some(op.tree.root) && state.is_owned_by(place.uid, place.gid) {
@@ -117,6 +134,7 @@ pub fn compare(
         state,
         work,
         followed: None,
+        donor: None,
     }))
 }
 

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     helper::failure::io_failure,
     plan::OpFailure,
-    tree::{Digest, Entry, EntryKind, Old, RelPath, Status, Supplier, WHOLE_UP_TO, Want},
+    tree::{Digest, Entry, EntryKind, Old, RelPath, Root, Status, Supplier, WHOLE_UP_TO, Want},
 };
 
 /// Up to so many files are flushed to disk one by one; for more, the whole file system is flushed once, which is
@@ -156,13 +156,22 @@ impl<'a> Staging<'a> {
                 here.entry(*digest).or_default().push(found);
             }
         }
+        let mut given: HashMap<Digest, Vec<&Found>> = HashMap::new();
+        for found in change.donor.iter().flat_map(|donor| &donor.found) {
+            if let Some(EntryKind::File { digest, .. }) = &found.kind {
+                given.entry(*digest).or_default().push(found);
+            }
+        }
         let mut going = change.going();
         let mut lacking = Vec::new();
         for file in files {
             let sources = here.get(&file.digest).map_or(&[][..], Vec::as_slice);
-            let is_made = file.size == 0 && self.make_empty(file)?
+            let gifts = given.get(&file.digest).map_or(&[][..], Vec::as_slice);
+            let is_made = self.link_gift(file, gifts)
+                || file.size == 0 && self.make_empty(file)?
                 || self.link_one(file, sources, &mut going)
-                || self.copy_one(file, sources)?;
+                || self.copy_one(file, sources)?
+                || self.copy_gift(file, gifts)?;
             if !is_made {
                 lacking.push(file);
             }
@@ -223,6 +232,41 @@ impl<'a> Staging<'a> {
         // Whatever was linked is not what was scanned; without it the copy or the near side has its turn.
         let _ = self.ground.remove(&new.stage.at, false);
         false
+    }
+
+    /// Makes a file a second name of one that is the same in everything. What goes wrong here is no failure.
+    fn link_gift(&mut self, new: NewFile<'a>, gifts: &[&'a Found]) -> bool {
+        let Some(donor) = &self.change.donor else { return false };
+        let (uid, gid) = (self.change.uid, self.change.gid);
+        let wanted = (uid.unwrap_or(geteuid().as_raw()), gid.unwrap_or(getegid().as_raw()));
+        let fits = |status: &Status| {
+            status.mode == new.mode && status.mtime == new.entry.mtime && (status.uid, status.gid) == wanted
+        };
+        let Some(gift) = gifts.iter().find(|found| fits(&found.status)) else { return false };
+        if self.ground.link_from(&donor.root, gift.path.as_bytes(), &new.stage.at).is_err() {
+            return false;
+        }
+        let is_unchanged = self.ground.status(&new.stage.at).is_ok_and(|now| {
+            let then = &gift.status;
+            (now.dev, now.ino, now.size, now.mtime, now.mode) == (then.dev, then.ino, then.size, then.mtime, then.mode)
+        });
+        if !is_unchanged {
+            // Whatever was linked is not what was scanned; without it others have their turn.
+            let _ = self.ground.remove(&new.stage.at, false);
+        }
+        is_unchanged
+    }
+
+    fn copy_gift(&mut self, new: NewFile<'a>, gifts: &[&'a Found]) -> Result<bool, OpFailure> {
+        let Some(donor) = &self.change.donor else { return Ok(false) };
+        for gift in gifts {
+            if let Ok(from) = donor.root.open_file(gift.path.as_bytes())
+                && self.copy(new, from.into())?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn copy_one(&mut self, new: NewFile<'a>, sources: &[&'a Found]) -> Result<bool, OpFailure> {
@@ -306,14 +350,23 @@ impl<'a> Staging<'a> {
 
     /// How a file is asked for: with the old version of a large one. Whatever prevents its use costs bytes only.
     fn ask(&self, new: NewFile<'a>) -> Ask<'a> {
-        let Some(found) = new.stage.replaces.map(|at| &self.change.state.found[at]) else { return Ask::whole(new) };
+        let replaced = new.stage.replaces.map(|at| (self.ground.root(), &self.change.state.found[at]));
+        let Some((root, found)) = replaced.or_else(|| self.given(&new.entry.path)) else { return Ask::whole(new) };
         match &found.kind {
             Some(EntryKind::File { digest, size, .. }) if (*size).min(new.size) > WHOLE_UP_TO => {
-                let Ok(file) = self.ground.read(found.path.as_bytes()) else { return Ask::whole(new) };
-                Ask { new, old: Some(OldFile::new(file)), tell: Old::Version { digest: *digest, size: *size } }
+                let Ok(file) = root.open_file(found.path.as_bytes()) else { return Ask::whole(new) };
+                let tell = Old::Version { digest: *digest, size: *size };
+                Ask { new, old: Some(OldFile::new(file.into())), tell }
             }
             _ => Ask::whole(new),
         }
+    }
+
+    /// What the donor has at a path.
+    fn given(&self, path: &RelPath) -> Option<(&'a Root, &'a Found)> {
+        let donor = self.change.donor.as_ref()?;
+        let at = donor.found.binary_search_by(|found| found.path.cmp(path)).ok()?;
+        Some((&donor.root, &donor.found[at]))
     }
 
     /// Fetches contents; gives those that have to be asked for again, in another way.

@@ -359,6 +359,7 @@ fn trees() {
         group: None,
         delete: MaxDelete::Any,
         ignore: Vec::new(),
+        release: None,
     });
     converge(&host, &mut helper, &op);
     assert_eq!(host.shell("sh /srv/tree/bin/tool; stat -c '%U %s' /srv/tree/large"), "tool\ndaemon 500000\n");

@@ -76,6 +76,7 @@ impl World {
             group: None,
             delete: self.delete,
             ignore: Vec::new(),
+            release: None,
         }
     }
 
@@ -86,7 +87,8 @@ impl World {
         remember: bool,
     ) -> Result<Option<TreeChange>, OpFailure> {
         let state = self.state();
-        let place = Place { uid: self.uid, gid: self.gid, state: Some(&state), remember, held: None };
+        let place =
+            Place { uid: self.uid, gid: self.gid, state: Some(&state), remember, held: None, remembered_as: None };
         compare(&self.op(source), &place, supplier)
     }
 

@@ -21,7 +21,7 @@ use crate::{
         template,
         values::Handle,
     },
-    plan::{Content, DirEnsure, DirRemove, FileLink, FileRemove, FileWrite, Op, Secret, Sync},
+    plan::{Content, DirEnsure, DirRemove, FileLink, FileRemove, FileWrite, MaxDelete, Op, Release, Secret, Sync},
 };
 
 /// Longest local file that travels inside the plan, in bytes.
@@ -146,7 +146,9 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
 
     /// The directory `dest` equals the local tree `source`: a `path` parameter or a directory of the recipe's folder.
     /// `delete = True` removes what the tree does not have, `delete = {"max": n}` at most `n` entries. `ignore` lists
-    /// gitignore patterns that are neither read, sent nor deleted.
+    /// gitignore patterns that are neither read, sent nor deleted. `release = True` makes each version a directory of
+    /// its own, `dest/releases/HASH`, and switches the link `dest/current` when it is complete; `keep` of them stay, and
+    /// `push --rollback` goes back to the one before.
     fn sync<'v>(
         source: &str,
         dest: &str,
@@ -154,6 +156,8 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         #[starlark(default = NoneOr::None)] group: NoneOr<Who<'v>>,
         #[starlark(require = named, default = Delete::Switch(false))] delete: Delete<'v>,
         #[starlark(require = named, default = UnpackList::default())] ignore: UnpackList<&'v str>,
+        #[starlark(require = named, default = false)] release: bool,
+        #[starlark(require = named, default = 5)] keep: u32,
         #[starlark(require = named, default = Handles::none())] only_if_changed: Handles,
         #[starlark(require = named, default = false)] ignore_errors: bool,
         #[starlark(require = named, default = false)] sensitive: bool,
@@ -161,6 +165,16 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
     ) -> starlark::Result<Handle> {
         let session = session(eval)?;
         session.may_record("sync")?;
+        let delete = delete.bound()?;
+        if release && delete != MaxDelete::Never {
+            return Err(
+                Fault::evaluation("`delete` has no meaning with `release`: a release holds nothing else").into()
+            );
+        }
+        if release && keep < 2 {
+            return Err(Fault::evaluation("`keep` is at least 2: the current release and the one before it").into());
+        }
+        let release = release.then_some(Release { keep, rollback: false });
         let dest = session.path("dest", dest)?;
         if dest.as_str() == "/" {
             return Err(Fault::evaluation("`dest` is the root directory").into());
@@ -175,8 +189,9 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
             tree,
             owner: owner.into_option().map(|owner| owner.principal("owner", session)).transpose()?,
             group: group.into_option().map(|group| group.principal("group", session)).transpose()?,
-            delete: delete.bound()?,
+            delete,
             ignore,
+            release,
         });
         Ok(session.record(op, manner(&only_if_changed, ignore_errors, sensitive), caller(eval))?)
     }
