@@ -143,11 +143,22 @@ impl Contents {
             (None, Old::Chunks { whole, .. }) => &whole[..],
             (None, _) => &[][..],
         };
-        let read_failed = |error| Ok(Err(format!("cannot read {name}: {error}")));
+        let failed = |error| match error {
+            SayError::Out(error) => Err(error),
+            SayError::Read(error) => Ok(Err(format!("cannot read {name}: {error}"))),
+            // Part of it may have been said already; the host begins anew.
+            SayError::Old => Ok(Ok(Supply::Unknown)),
+        };
         // One byte more than wanted, so that growth shows, and a file that grows for ever ends.
-        let delta = match Delta::find(origin.reader().take(want.size.saturating_add(1)), chunks) {
+        let reader = origin.reader().take(want.size.saturating_add(1));
+        // Patches are said while the rest is still being read: the host is at work meanwhile.
+        let found = Delta::find(reader, chunks, |delta, index| match &version {
+            Some((version, _)) => delta.say_patch(index, &origin, &version.file, answer),
+            None => Ok(()),
+        });
+        let delta = match found {
             Ok(delta) => delta,
-            Err(error) => return read_failed(error),
+            Err(error) => return failed(error),
         };
         if delta.digest != want.digest {
             return Ok(Err(format!("{name} changed since it was scanned")));
@@ -157,23 +168,15 @@ impl Contents {
             return Ok(Ok(Supply::Finer { parts: to_cut }));
         }
         self.keep_in_background(want, &origin, Some(&delta));
-        let said = if let Some((version, digest)) = version {
-            let Some(old) = version.verified() else {
-                if let Some(versions) = &self.versions {
+        match version {
+            None => delta.say_literals(&origin, parts, answer).map_or_else(failed, |()| Ok(Ok(Supply::End))),
+            Some((version, digest)) => {
+                let is_right = version.verified().is_some();
+                if let (false, Some(versions)) = (is_right, &self.versions) {
                     versions.forget(digest);
                 }
-                return Ok(Ok(Supply::Unknown));
-            };
-            delta.say_patches(&origin, &old, answer)
-        } else {
-            delta.say_literals(&origin, parts, answer)
-        };
-        match said {
-            Ok(()) => Ok(Ok(Supply::End)),
-            Err(SayError::Out(error)) => Err(error),
-            Err(SayError::Read(error)) => read_failed(error),
-            // Part of it may have been said already; the host begins anew.
-            Err(SayError::Old) => Ok(Ok(Supply::Unknown)),
+                Ok(Ok(if is_right { Supply::End } else { Supply::Unknown }))
+            }
         }
     }
 

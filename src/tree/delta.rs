@@ -137,8 +137,13 @@ impl<R: Read> Read for Hashing<R> {
 }
 
 impl Delta {
-    /// Finds the chunks of `old` in what a reader gives. Holds one chunk at a time, and the lists.
-    pub(super) fn find(reader: impl Read, old: &[ChunkId]) -> io::Result<Self> {
+    /// Finds the chunks of `old` in what a reader gives. Holds one chunk at a time, and the lists. `closed` is told of
+    /// each stretch, by its index, as soon as it and the one after it are known.
+    pub(super) fn find(
+        reader: impl Read,
+        old: &[ChunkId],
+        mut closed: impl FnMut(&Self, usize) -> Result<(), SayError>,
+    ) -> Result<Self, SayError> {
         let mut places: HashMap<ChunkId, usize> = HashMap::with_capacity(old.len());
         let mut offsets = Vec::with_capacity(old.len());
         let mut old_len = 0;
@@ -152,15 +157,22 @@ impl Delta {
         // Where the old version goes on, so that the longest stretches are found.
         let mut expected = 0;
         for chunk in chunks(&mut reader) {
-            let chunk = chunk?;
+            let chunk = chunk.map_err(SayError::Read)?;
             let follows = old.get(expected) == Some(&chunk.id);
             let place = if follows { Some(expected) } else { places.get(&chunk.id).copied() };
             if let Some(place) = place {
                 expected = place + 1;
             }
             let len = u64::from(chunk.id.len);
+            let before = delta.stretches.len();
             delta.add(Stretch { offset: chunk.offset, len, old: place.map(|place| offsets[place]) });
             delta.chunks.push(chunk.id);
+            if before > 0 && delta.stretches.len() > before {
+                closed(&delta, before - 1)?;
+            }
+        }
+        if let Some(last) = delta.stretches.len().checked_sub(1) {
+            closed(&delta, last)?;
         }
         delta.digest = reader.hasher.finalize().into();
         Ok(delta)
@@ -205,32 +217,35 @@ impl Delta {
         parts
     }
 
-    /// Says the delta to a host that has the old version itself, from which `old` is read too: new bytes travel as
+    /// Says a stretch to a host that has the old version itself, from which `old` is read too: new bytes travel as
     /// patches of what they resemble there.
-    pub(super) fn say_patches(&self, new: &Origin, old: &File, out: &mut impl Said) -> Result<(), SayError> {
-        for (index, stretch) in self.stretches.iter().enumerate() {
-            if let Some(offset) = stretch.old {
-                out.say(Supply::Copy { offset, len: stretch.len }).map_err(SayError::Out)?;
-                continue;
-            }
-            let (from, to) = self.resembled(index);
-            let mut done = 0;
-            while done < stretch.len {
-                let len = (stretch.len - done).min(u64::from(MAX_PATCHED));
-                let (offset, prefix_len) = self.prefix(stretch.len, done, len, from, to);
-                let bytes = new.bytes_at(stretch.offset + done, len).map_err(SayError::Read)?;
-                let mut prefix = vec![0; usize::try_from(prefix_len).unwrap_or_default()];
-                // What is missing there is noticed by the host.
-                old.read_exact_at(&mut prefix, offset).map_err(|_| SayError::Old)?;
-                let frame = compress(&bytes, &prefix).map_err(|_| SayError::Old)?;
-                match (frame, u32::try_from(prefix_len), u32::try_from(len)) {
-                    (Some(frame), Ok(prefix), Ok(len)) => {
-                        out.say(Supply::Patch { offset, prefix, len, frame }).map_err(SayError::Out)?;
-                    }
-                    _ => out.literal(&bytes).map_err(SayError::Out)?,
+    pub(super) fn say_patch(
+        &self,
+        index: usize,
+        new: &Origin,
+        old: &File,
+        out: &mut impl Said,
+    ) -> Result<(), SayError> {
+        let stretch = self.stretches[index];
+        if let Some(offset) = stretch.old {
+            return out.say(Supply::Copy { offset, len: stretch.len }).map_err(SayError::Out);
+        }
+        let (from, to) = self.resembled(index);
+        let mut done = 0;
+        while done < stretch.len {
+            let len = (stretch.len - done).min(u64::from(MAX_PATCHED));
+            let (offset, prefix_len) = self.prefix(stretch.len, done, len, from, to);
+            let bytes = new.bytes_at(stretch.offset + done, len).map_err(SayError::Read)?;
+            let mut prefix = vec![0; usize::try_from(prefix_len).unwrap_or_default()];
+            old.read_exact_at(&mut prefix, offset).map_err(|_| SayError::Old)?;
+            let frame = compress(&bytes, &prefix).map_err(|_| SayError::Old)?;
+            match (frame, u32::try_from(prefix_len), u32::try_from(len)) {
+                (Some(frame), Ok(prefix), Ok(len)) => {
+                    out.say(Supply::Patch { offset, prefix, len, frame }).map_err(SayError::Out)?;
                 }
-                done += len;
+                _ => out.literal(&bytes).map_err(SayError::Out)?,
             }
+            done += len;
         }
         Ok(())
     }
