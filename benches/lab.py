@@ -1,32 +1,22 @@
-#!/usr/bin/env python3
-"""Start and stop the lab: N clean docker containers with sshd on 127.0.0.1.
+"""The lab of one run: N clean Docker containers with sshd, each reached at its own address.
 
-  lab.py up N [--image base|peers] [--disk]   start, print the hosts as JSON
-  lab.py reset                                recreate every host clean, same ports
-  lab.py hosts                                print the hosts as JSON again
-  lab.py down                                 remove containers and keys
-  lab.py image                                (re)build the peers image
-
-'base' is a bare Debian with openssh-server; 'peers' adds python3, python3-apt
-and rsync for the tools that need them on the target. /srv is a tmpfs unless
---disk is given, so that disk noise stays out of transfer times.
+/srv is a tmpfs unless the lab is made on disk, so that disk noise stays out of transfer times. Containers bear the
+process that they belong to as a label; those of a run that was killed are removed by the next one.
 """
-import argparse
-import json
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-IMAGES = {"base": os.environ.get("BENCH_IMAGE", "ovs-cuisine/ssh:latest"), "peers": "ovs-cuisine/bench-peers:latest"}
-PEER_PACKAGES = ["python3", "python3-apt", "rsync"]
-PREFIX = "ovsbench"
-BASE_PORT = 22200
-STATE = os.path.join(tempfile.gettempdir(), "ovsbench-lab.json")
+BASE_IMAGE = os.environ.get("BENCH_IMAGE", "ovs-cuisine/ssh:latest")
+# The base and what rsync needs on a host. Our own tool gets the same hosts.
+IMAGE = "ovs-cuisine/bench-peers:latest"
+PACKAGES = ["rsync"]
+LABEL = "ovs-cuisine.bench"
+SSH_PORT = 22
 
 START_SSHD = """
 install -d -m 700 /root/.ssh && install -d /run/sshd
@@ -43,105 +33,96 @@ def docker(*args):
     return done.stdout.strip()
 
 
-def build_peers_image():
+def build_image():
     """apt-get inside a base container, with this machine's apt set-up mounted."""
     mounts = []
     for path in ("/etc/apt", "/etc/ssl/certs", "/usr/share/keyrings"):
         mounts += ["-v", f"{path}:{path}:ro"]
-    name = f"{PREFIX}-build"
+    name = f"ovsbench-build-{os.getpid()}"
     try:
-        docker("run", "--name", name, "--network", "host", *mounts, IMAGES["base"], "sh", "-ec",
+        docker("run", "--name", name, "--network", "host", *mounts, BASE_IMAGE, "sh", "-ec",
                "export DEBIAN_FRONTEND=noninteractive; apt-get update -q >&2;"
-               f"apt-get install -qy --no-install-recommends {' '.join(PEER_PACKAGES)} >&2;"
+               f"apt-get install -qy --no-install-recommends {' '.join(PACKAGES)} >&2;"
                "apt-get clean")
-        docker("commit", name, IMAGES["peers"])
+        docker("commit", name, IMAGE)
     finally:
-        subprocess.run(["docker", "rm", "-f", name], stdout=subprocess.DEVNULL)
+        remove([name])
 
 
-def wait_for_sshd(port, seconds=20):
+def remove(names):
+    if names:
+        subprocess.run(["docker", "rm", "-f", *names], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def remove_leftovers():
+    """Containers of runs whose process is gone."""
+    listed = docker("ps", "-a", "--filter", f"label={LABEL}", "--format", f'{{{{.ID}}}} {{{{.Label "{LABEL}"}}}}')
+    owned = [line.split() for line in listed.splitlines()]
+    remove([name for name, owner in owned if not os.path.exists(f"/proc/{owner}")])
+
+
+def wait_for_sshd(host, seconds=20):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
-            with socket.create_connection(("127.0.0.1", port), 1) as s:
+            with socket.create_connection((host["address"], host["port"]), 1) as s:
                 s.settimeout(2)
                 if s.recv(4) == b"SSH-":
                     return
         except OSError:
             pass
         time.sleep(0.05)
-    raise SystemExit(f"no sshd on 127.0.0.1:{port} after {seconds} s")
+    raise SystemExit(f"no sshd on {host['address']}:{host['port']} after {seconds} s")
 
 
 class Lab:
-    """Hosts h1..hN. Each is a dict: name, address, port, user, key, container, pid."""
+    """Hosts h1..hN, as a context manager. A host is a dict: name, address, port, user, key, container, id, pid."""
 
-    def __init__(self, state):
-        self.state = state
+    def __init__(self, count, on_disk=False):
+        self.count, self.on_disk = count, on_disk
+        self.directory, self.hosts = None, []
 
-    @property
-    def hosts(self):
-        return self.state["hosts"]
-
-    @classmethod
-    def up(cls, count, image="peers", disk=False):
-        if os.path.exists(STATE):
-            raise SystemExit(f"a lab is up already ({STATE}); 'lab.py down' first")
-        if image == "peers" and not docker("images", "-q", IMAGES["peers"]):
-            build_peers_image()
-        directory = tempfile.mkdtemp(prefix="ovsbench-keys-")
-        key = os.path.join(directory, "id_ed25519")
+    def __enter__(self):
+        remove_leftovers()
+        if not docker("images", "-q", IMAGE):
+            build_image()
+        self.directory = tempfile.mkdtemp(prefix="ovsbench-keys-")
+        key = os.path.join(self.directory, "id_ed25519")
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-        hosts = [{"name": f"h{i + 1}", "address": "127.0.0.1", "port": BASE_PORT + i,
-                  "user": "root", "key": key, "container": f"{PREFIX}-h{i + 1}"}
-                 for i in range(count)]
-        lab = cls({"directory": directory, "image": image, "disk": disk, "hosts": hosts})
-        lab.reset()
-        return lab
+        self.hosts = [{"name": f"h{number}", "port": SSH_PORT, "user": "root", "key": key,
+                       "container": f"ovsbench-{os.getpid()}-h{number}"} for number in range(1, self.count + 1)]
+        try:
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(self.start, self.hosts))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
 
-    @classmethod
-    def load(cls):
-        if not os.path.exists(STATE):
-            raise SystemExit("no lab is up; 'lab.py up N' first")
-        with open(STATE) as f:
-            return cls(json.load(f))
+    def __exit__(self, *_):
+        remove([host["container"] for host in self.hosts])
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self, host):
         with open(host["key"] + ".pub") as f:
             pubkey = f.read().strip()
-        subprocess.run(["docker", "rm", "-f", host["container"]],
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        srv = [] if self.state["disk"] else ["--tmpfs", "/srv:exec,mode=755"]
-        docker("run", "-d", "--name", host["container"], "--hostname", host["name"],
-               "-p", f"127.0.0.1:{host['port']}:22", "-e", f"PUBKEY={pubkey}", *srv,
-               IMAGES[self.state["image"]], "sh", "-ec", START_SSHD)
-        host["pid"] = int(docker("inspect", "-f", "{{.State.Pid}}", host["container"]))
-        wait_for_sshd(host["port"])
+        srv = [] if self.on_disk else ["--tmpfs", "/srv:exec,mode=755"]
+        host["id"] = docker("run", "-d", "--name", host["container"], "--hostname", host["name"],
+                            "--label", f"{LABEL}={os.getpid()}", "-e", f"PUBKEY={pubkey}", *srv,
+                            IMAGE, "sh", "-ec", START_SSHD)
+        found = docker("inspect", "-f", "{{.State.Pid}} {{.NetworkSettings.IPAddress}}", host["id"]).split()
+        # Not a published port: docker-proxy would answer for the host, and cost 40 ms with each connection.
+        host["pid"], host["address"] = int(found[0]), found[1]
+        wait_for_sshd(host)
 
-    def reset(self, hosts=None):
-        """Recreate containers from the image, in parallel; ports and keys stay."""
-        with open(STATE, "w") as f:  # first, so that a failed start can be taken down
-            json.dump(self.state, f)
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(self.start, hosts or self.hosts))
-        with open(STATE, "w") as f:
-            json.dump(self.state, f)
-
-    def down(self):
-        for host in self.hosts:
-            subprocess.run(["docker", "rm", "-f", host["container"]],
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        shutil.rmtree(self.state["directory"], ignore_errors=True)
-        os.unlink(STATE)
-
-    def ssh_config(self, ports):
-        """Write an ssh_config with aliases h1..hN at the given ports; return its path."""
-        path = os.path.join(self.state["directory"], "ssh_config")
+    def ssh_config(self, endpoints):
+        """Write an ssh_config with aliases h1..hN at [(address, port)]; return its path."""
+        path = os.path.join(self.directory, "ssh_config")
         common = ["User root", f"IdentityFile {self.hosts[0]['key']}", "IdentitiesOnly yes",
                   "StrictHostKeyChecking no", "UserKnownHostsFile /dev/null", "LogLevel ERROR"]
         with open(path, "w") as f:
-            for host, port in zip(self.hosts, ports):
-                f.write(f"Host {host['name']}\n  HostName 127.0.0.1\n  Port {port}\n")
+            for host, (address, port) in zip(self.hosts, endpoints):
+                f.write(f"Host {host['name']}\n  HostName {address}\n  Port {port}\n")
             f.write("Host *\n" + "".join(f"  {line}\n" for line in common))
         return path
 
@@ -151,34 +132,24 @@ class Lab:
             list(pool.map(lambda host: docker("exec", host["container"], "sh", "-ec", script),
                           hosts or self.hosts))
 
-    def root_of(self, host):
-        """The host's file system as seen from this machine, for watching it cheaply."""
-        return f"/proc/{host['pid']}/root"
+
+def root_of(host):
+    """The host's file system as seen from this machine, for looking at it cheaply."""
+    return f"/proc/{host['pid']}/root"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    sub = parser.add_subparsers(dest="command", required=True)
-    up = sub.add_parser("up", help="start N hosts")
-    up.add_argument("count", type=int, metavar="N")
-    up.add_argument("--image", choices=IMAGES, default="peers")
-    up.add_argument("--disk", action="store_true", help="keep /srv on the container's disk")
-    for name in ("reset", "hosts", "down", "image"):
-        sub.add_parser(name)
-    args = parser.parse_args()
-    if args.command == "image":
-        build_peers_image()
-    elif args.command == "up":
-        print(json.dumps(Lab.up(args.count, args.image, args.disk).hosts, indent=2))
-    elif args.command == "down":
-        Lab.load().down()
-    else:
-        lab = Lab.load()
-        if args.command == "reset":
-            lab.reset()
-        print(json.dumps(lab.hosts, indent=2))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def cpu_seconds(hosts):
+    """CPU that the hosts have used since they started, seconds; none where the kernel does not say."""
+    total = 0.0
+    for host in hosts:
+        for path, line, unit in ((f"/sys/fs/cgroup/cpuacct/docker/{host['id']}/cpuacct.usage", "", 1e9),
+                                 (f"/sys/fs/cgroup/docker/{host['id']}/cpu.stat", "usage_usec ", 1e6),
+                                 (f"/sys/fs/cgroup/system.slice/docker-{host['id']}.scope/cpu.stat",
+                                  "usage_usec ", 1e6)):
+            if os.path.exists(path):
+                with open(path) as f:
+                    total += next(int(text[len(line):]) for text in f if text.startswith(line)) / unit
+                break
+        else:
+            return None
+    return total

@@ -7,7 +7,6 @@ import json
 import os
 
 NAME = "ovs-cuisine"
-READY_SECONDS = 4
 
 RECIPE = '''"""A tree."""
 
@@ -56,6 +55,11 @@ def sync(binary, tree, dest, hosts, ssh_config):
 
 
 def watch(binary, tree, dest, host, ssh_config):
-    """argv of a process that keeps dest equal to tree until it is ended."""
+    """argv of a process that keeps dest equal to tree until it is ended, and says when it is."""
     path, environment = inventory(tree, dest, [host], ssh_config)
-    return ["env", *environment, binary, "push", path, "tree", "--watch"]
+    return ["env", *environment, binary, "push", path, "tree", "--watch", "--json"]
+
+
+def is_in_sync(line):
+    """Whether this line of watch's output says that every later change is followed."""
+    return '"in-sync"' in line
