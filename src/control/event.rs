@@ -318,6 +318,21 @@ pub struct HostSummary {
     pub tally: Tally,
     /// Messages sent and received over its helper channel.
     pub messages: u64,
+    /// What content it got.
+    pub content: ContentTotals,
+}
+
+/// What content a host got in a run, beside what it had.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ContentTotals {
+    /// Contents of files and manifests that were supplied.
+    pub supplied: u64,
+    /// Their bytes that the host did not have.
+    pub new_bytes: u64,
+    /// Their bytes that it had in older versions.
+    pub reused_bytes: u64,
+    /// All bytes sent over its helper channel, plans and frames included, before encryption.
+    pub sent_bytes: u64,
 }
 
 /// How a run ended for one component.

@@ -1,28 +1,24 @@
 //! All content that hosts may demand, and the answers to their demands.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, hash_map},
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
     thread::JoinHandle,
 };
 
-use zstd::stream::write::Encoder;
+use rustix::fs::fstat;
 
 use super::{
-    Demand, Digest, Entry, EntryKind, MAX_LITERAL, Old, RelPath, SourceTree, Supply, Versions, WHOLE_UP_TO, Want,
+    Demand, Digest, Entry, EntryKind, Old, SourceTree, Status, Supply, Versions, WHOLE_UP_TO, Want,
+    answer::Answer,
     delta::{Delta, Origin, Said, SayError},
     hash::digest_of,
+    units::{Made, SharedUnits, Unit, answer_units, units},
 };
 
-/// Compression level of literals: higher ones cost more time than a link of 1 Gbit/s gives back.
-const ZSTD_LEVEL: i32 = 3;
-/// So many bytes are compressed before the stream is flushed: one zstd block. Flushing more often costs size.
-const FLUSH_AFTER: usize = 128 * 1024;
-/// So many messages may wait for a flush.
-const MAX_PENDING: usize = 4096;
 /// Bytes of a file read at once.
 const READ: usize = 64 * 1024;
 
@@ -32,8 +28,9 @@ pub struct Contents {
     stored: HashMap<Digest, Stored>,
     trees: Vec<Offered>,
     versions: Option<Arc<Versions>>,
-    /// Threads that keep what is being sent.
-    keeping: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// What is being kept while it is sent.
+    keeping: Arc<Mutex<HashMap<Digest, JoinHandle<()>>>>,
+    shared: Option<Arc<SharedUnits>>,
 }
 
 #[derive(Debug, Clone)]
@@ -52,7 +49,7 @@ struct Offered {
 
 impl Offered {
     /// A file with this content.
-    fn path(&self, digest: &Digest) -> Option<&RelPath> {
+    fn entry(&self, digest: &Digest) -> Option<&Entry> {
         let entries = self.tree.manifest().entries();
         let places = self.places.get_or_init(|| {
             let place = |(index, entry): (usize, &Entry)| match &entry.kind {
@@ -61,7 +58,7 @@ impl Offered {
             };
             entries.iter().enumerate().filter_map(place).collect()
         });
-        entries.get(*places.get(digest)?).map(|entry| &entry.path)
+        entries.get(*places.get(digest)?)
     }
 }
 
@@ -96,7 +93,8 @@ impl Contents {
     /// A store without contents that keeps and uses the same versions.
     #[must_use]
     pub fn emptied(&self) -> Self {
-        Self { versions: self.versions.clone(), keeping: Arc::clone(&self.keeping), ..Self::default() }
+        let (versions, keeping) = (self.versions.clone(), Arc::clone(&self.keeping));
+        Self { versions, keeping, shared: self.shared.clone(), ..Self::default() }
     }
 
     /// Keeps large contents that were pushed, and makes use of those that are kept.
@@ -104,19 +102,81 @@ impl Contents {
         self.versions = Some(Arc::new(versions));
     }
 
+    /// Shares what is compressed among all who demand the same: for runs on several hosts.
+    pub fn share(&mut self) {
+        self.shared = Some(Arc::default());
+    }
+
     /// Answers a demand: gives the messages to `out` one by one. Blocks on reading files and on `out`, whose error ends
-    /// the answer. Needs little memory whatever the size of the contents.
+    /// the answer. Needs little memory whatever the size of the contents; much of them is compressed on several threads.
     ///
     /// A content that is not here, or whose file is no longer what it was, is answered by [`Supply::Gone`].
     pub fn answer(&self, demand: &Demand, out: &mut dyn FnMut(Supply) -> io::Result<()>) -> io::Result<()> {
+        answer_units(&units(&demand.wants), &|unit| self.made(unit), &mut |unit, out| self.say(unit, out), out)
+    }
+
+    /// The messages of a unit, made at most once at a time for all who share them.
+    fn made(&self, unit: &Unit<'_>) -> io::Result<Made> {
+        match &self.shared {
+            Some(shared) => shared.made(unit, || self.make(unit)),
+            None => self.make(unit),
+        }
+    }
+
+    fn make(&self, unit: &Unit<'_>) -> io::Result<Made> {
+        let mut messages = Vec::new();
+        self.say(unit, &mut |message| {
+            messages.push(message);
+            Ok(())
+        })?;
+        Ok(messages.into())
+    }
+
+    /// Says a unit; ends its frame of the stream.
+    fn say(&self, unit: &Unit<'_>, out: &mut dyn FnMut(Supply) -> io::Result<()>) -> io::Result<()> {
         let mut answer = Answer::new(out);
-        for want in &demand.wants {
-            match self.supply(want, &mut answer)? {
-                Ok(end) => answer.say(end)?,
+        match unit {
+            Unit::Wants(wants) => {
+                for want in *wants {
+                    match self.supply(want, &mut answer)? {
+                        Ok(end) => answer.say(end)?,
+                        Err(why) => answer.say(Supply::Gone { why })?,
+                    }
+                }
+            }
+            Unit::Segment { want, offset, len } => match self.segment(want, *offset, *len) {
+                Ok(bytes) => {
+                    answer.literal(&bytes)?;
+                    if offset + len == want.size {
+                        answer.say(Supply::End)?;
+                    }
+                }
                 Err(why) => answer.say(Supply::Gone { why })?,
+            },
+        }
+        answer.finish()
+    }
+
+    /// A part of a long content. That it is part of the right one, the host finds out when it has the whole; here only
+    /// a file that was touched since is noticed.
+    fn segment(&self, want: &Want, offset: u64, len: u64) -> Result<Vec<u8>, String> {
+        let (origin, name) = self.origin(&want.digest)?;
+        if offset == 0 {
+            self.keep_in_background(want, &origin, None);
+        }
+        let changed = || format!("{name} changed since it was scanned");
+        if let Origin::File(file) = &origin {
+            let status = fstat(file).map(Status::from).map_err(|error| format!("cannot read {name}: {error}"))?;
+            let known = self.trees.iter().find_map(|offered| offered.entry(&want.digest));
+            if status.size != want.size || known.is_some_and(|entry| entry.mtime != status.mtime) {
+                return Err(changed());
             }
         }
-        answer.flush()
+        match origin.bytes_at(offset, len) {
+            Ok(bytes) => Ok(bytes),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(changed()),
+            Err(error) => Err(format!("cannot read {name}: {error}")),
+        }
     }
 
     /// Supplies one content; gives what ends it. The inner error says why it is gone; the outer one ends the answer.
@@ -187,7 +247,7 @@ impl Contents {
             Some(Stored::File(path)) => (fs_err::File::open(path).map(|file| file.into_parts().0), path.clone()),
             None => {
                 let in_tree = |offered: &Offered| {
-                    let (root, path) = (offered.tree.root(), offered.path(digest)?);
+                    let (root, path) = (offered.tree.root(), &offered.entry(digest)?.path);
                     Some((root.open_file(path.as_bytes()).map(File::from), root.path_of(path.as_bytes())))
                 };
                 let missing = || format!("content {} is not part of this run", digest.short());
@@ -236,76 +296,19 @@ impl Contents {
         if !Versions::takes(want.size) {
             return;
         }
-        let Ok(file) = file.try_clone() else { return };
+        let mut keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+        let (hash_map::Entry::Vacant(place), Ok(file)) = (keeping.entry(want.digest), file.try_clone()) else { return };
         let (versions, digest, size) = (Arc::clone(versions), want.digest, want.size);
         let chunks = delta.map(|delta| delta.chunks.clone());
-        let keeping = std::thread::spawn(move || versions.keep(&digest, &file, size, chunks.as_deref()));
-        self.keeping.lock().unwrap_or_else(PoisonError::into_inner).push(keeping);
+        place.insert(std::thread::spawn(move || versions.keep(&digest, &file, size, chunks.as_deref())));
     }
 
     /// Waits until all that is being kept is kept.
     pub fn finish_keeping(&self) {
         let keeping = std::mem::take(&mut *self.keeping.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in keeping {
+        for thread in keeping.into_values() {
             // A panic there has said itself what is wrong, and costs the cache only.
             let _ = thread.join();
         }
-    }
-}
-
-/// Collects messages and the compressed stream, and lets go of both together: what a message announces has always
-/// been sent before it.
-struct Answer<'a> {
-    out: &'a mut dyn FnMut(Supply) -> io::Result<()>,
-    /// The open frame of the stream.
-    zstd: Option<Encoder<'static, Vec<u8>>>,
-    pending: VecDeque<Supply>,
-    unflushed: usize,
-}
-
-impl<'a> Answer<'a> {
-    fn new(out: &'a mut dyn FnMut(Supply) -> io::Result<()>) -> Self {
-        Self { out, zstd: None, pending: VecDeque::new(), unflushed: 0 }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if let Some(zstd) = self.zstd.as_mut().filter(|_| self.unflushed > 0) {
-            zstd.flush()?;
-            self.unflushed = 0;
-            let stream = std::mem::take(zstd.get_mut());
-            for part in stream.chunks(MAX_LITERAL) {
-                (self.out)(Supply::Literal(part.to_vec()))?;
-            }
-        }
-        self.pending.drain(..).try_for_each(&mut self.out)
-    }
-}
-
-impl Said for Answer<'_> {
-    fn literal(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let zstd = match &mut self.zstd {
-            Some(zstd) => zstd,
-            empty => empty.insert(Encoder::new(Vec::new(), ZSTD_LEVEL)?),
-        };
-        zstd.write_all(bytes)?;
-        self.unflushed += bytes.len();
-        self.say(Supply::Take(bytes.len() as u64))
-    }
-
-    /// Queues a message, joined with the one before it where they continue each other.
-    fn say(&mut self, message: Supply) -> io::Result<()> {
-        if let Supply::Patch { frame, .. } = &message {
-            self.unflushed += frame.len();
-        }
-        match (self.pending.back_mut(), &message) {
-            (Some(Supply::Take(before)), Supply::Take(more)) => *before += more,
-            (Some(Supply::Copy { offset, len }), Supply::Copy { offset: next, len: more })
-                if offset.checked_add(*len) == Some(*next) =>
-            {
-                *len += more;
-            }
-            _ => self.pending.push_back(message),
-        }
-        if self.unflushed >= FLUSH_AFTER || self.pending.len() >= MAX_PENDING { self.flush() } else { Ok(()) }
     }
 }

@@ -73,7 +73,8 @@ impl Origin {
         Ok(filled)
     }
 
-    fn bytes_at(&self, offset: u64, len: u64) -> io::Result<Vec<u8>> {
+    /// So many bytes from a place on; an error when there are not so many.
+    pub(super) fn bytes_at(&self, offset: u64, len: u64) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
         let count = self.read_full(&mut bytes, offset)?;
         if count == bytes.len() { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }

@@ -14,6 +14,8 @@ mod summary;
 mod supply;
 
 #[cfg(feature = "control")]
+mod answer;
+#[cfg(feature = "control")]
 mod contents;
 #[cfg(feature = "control")]
 mod delta;
@@ -27,6 +29,8 @@ mod index;
 mod root;
 #[cfg(feature = "control")]
 mod source;
+#[cfg(feature = "control")]
+mod units;
 #[cfg(feature = "control")]
 mod versions;
 #[cfg(any(feature = "control", feature = "helper"))]

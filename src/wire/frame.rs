@@ -53,13 +53,20 @@ pub struct Frame {
 
 /// One message as a whole frame, header included.
 pub fn encode<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
-    // Content parts are compressed already; compressing them again costs time and gains nothing. They are shorter
-    // than a try costs, so the try decides by outcome.
+    encode_from(message, COMPRESS_FROM)
+}
+
+/// The same for a message of which little but what is compressed already: trying again costs time and gains nothing.
+pub fn encode_packed<M: Serialize>(message: &M) -> Result<Vec<u8>, FrameError> {
+    encode_from(message, usize::MAX)
+}
+
+fn encode_from<M: Serialize>(message: &M, compress_from: usize) -> Result<Vec<u8>, FrameError> {
     let plain = postcard::to_stdvec(message).map_err(|_| FrameError::Message)?;
     if plain.len() > MAX_MESSAGE {
         return Err(FrameError::TooLong);
     }
-    let packed = if plain.len() >= COMPRESS_FROM {
+    let packed = if plain.len() >= compress_from {
         Some(zstd::bulk::compress(&plain, ZSTD_LEVEL).map_err(FrameError::Compression)?)
             .filter(|packed| packed.len() < plain.len())
     } else {

@@ -51,6 +51,13 @@ pub enum ToHelper {
     Bye,
 }
 
+impl ToHelper {
+    /// Whether it holds little but what is compressed already.
+    pub fn is_packed(&self) -> bool {
+        matches!(self, Self::Supply { supply: Supply::Literal(_) | Supply::Patch { .. }, .. })
+    }
+}
+
 /// Whether a plan stops at the diff.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -7,7 +7,8 @@ mod message;
 mod preamble;
 
 pub use frame::{
-    Frame, FrameDecoder, FrameError, MAX_FRAME, MAX_MEMORY, MAX_MESSAGE, decode, encode, read_message, write_message,
+    Frame, FrameDecoder, FrameError, MAX_FRAME, MAX_MEMORY, MAX_MESSAGE, decode, encode, encode_packed, read_message,
+    write_message,
 };
 pub use message::{FromHelper, HelperHello, Mode, NearHello, StepEvent, StepReport, Stream, ToHelper};
 pub use preamble::{MAX_NOISE, Preamble, PreambleError, PreambleScanner};

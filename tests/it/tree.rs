@@ -3,6 +3,7 @@
 mod ahead;
 mod any_tree;
 mod apply;
+mod campaign;
 mod child;
 mod delta;
 mod follow;

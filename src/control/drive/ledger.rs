@@ -9,7 +9,7 @@ use std::{
 use indexmap::IndexMap;
 
 use crate::{
-    control::event::{ComponentSummary, HostSummary, RunKind, Status, Summary},
+    control::event::{ComponentSummary, ContentTotals, HostSummary, RunKind, Status, Summary},
     plan::{ComponentName, HostName, Outcome, Tally},
 };
 
@@ -34,6 +34,7 @@ struct HostPage {
     status: Option<Status>,
     unknown: bool,
     messages: u64,
+    content: ContentTotals,
 }
 
 impl Ledger {
@@ -74,9 +75,11 @@ impl Ledger {
         page.status = page.status.max(Some(status));
     }
 
-    /// Notes how many messages a host's channel carried.
-    pub(super) fn messages(&self, host: &HostName, messages: u64) {
-        self.pages().hosts.entry(host.clone()).or_default().messages = messages;
+    /// Notes how many messages a host's channel carried, and what content it got.
+    pub(super) fn traffic(&self, host: &HostName, messages: u64, content: ContentTotals) {
+        let mut pages = self.pages();
+        let page = pages.hosts.entry(host.clone()).or_default();
+        (page.messages, page.content) = (messages, content);
     }
 
     /// Counts containers that were (or would be) changed.
@@ -106,6 +109,7 @@ impl Ledger {
             status: page.status.unwrap_or_else(|| page.calm_status()),
             tally: page.tally,
             messages: page.messages,
+            content: page.content,
         });
         Summary {
             kind,

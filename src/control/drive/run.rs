@@ -159,7 +159,7 @@ impl Crew {
             let prefix = format!("{}{}", inventory.lab.prefix, recipe.prefix(&scene)?);
             bound.insert(component.name.clone(), Arc::new(Bound { recipe, params, prefix }));
         }
-        let sources = Arc::new(Sources::new(cache));
+        let sources = Arc::new(Sources::new(cache, hosts.len() > 1));
         let fleet = Fleet::new(Arc::clone(&inventory), Arc::clone(&keyring), events.clone(), jobs, cancel.clone());
         let of_components = |component: &Arc<Component>| {
             let hosts = component.hosts.iter().filter(|host| hosts.contains(host)).cloned().collect();
@@ -225,7 +225,7 @@ impl Crew {
 
     pub(super) async fn reach(&self, host: &HostName) {
         match self.fleet.session(host).await {
-            Ok(session) => self.ledger.messages(host, session.messages()),
+            Ok(session) => self.ledger.traffic(host, session.messages(), session.content()),
             Err(error) => {
                 let interrupted = self.cancel.is_cancelled();
                 tracing::debug!(%host, "not reached: {}", super::error::chain(&*error));

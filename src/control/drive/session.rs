@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -22,9 +22,12 @@ use super::{
     sources::Sources,
 };
 use crate::{
-    control::link::{HelperProgram, HelperReceiver, HelperSender, Link, Stream, Target},
+    control::{
+        event::ContentTotals,
+        link::{HelperProgram, HelperReceiver, HelperSender, Link, Stream, Target},
+    },
     plan::{Answer, Facts, Outcome, Plan, Question, StepId, Tally},
-    tree::{Care, Demand, Digest, Supply},
+    tree::{Ahead, Care, Demand, Digest, Supply},
     wire::{FromHelper, Mode, NearHello, PROTOCOL, StepEvent, StepReport, ToHelper},
 };
 
@@ -55,11 +58,40 @@ struct Routes {
     lost: Option<Arc<str>>,
 }
 
+/// Counts what is supplied to a host.
+#[derive(Debug, Default)]
+struct Supplied {
+    contents: AtomicU64,
+    new_bytes: AtomicU64,
+    reused_bytes: AtomicU64,
+}
+
+impl Supplied {
+    fn count(&self, supply: &Supply) {
+        let (counter, count) = match supply {
+            Supply::Take(bytes) => (&self.new_bytes, *bytes),
+            Supply::Patch { len, .. } => (&self.new_bytes, u64::from(*len)),
+            Supply::Copy { len, .. } => (&self.reused_bytes, *len),
+            Supply::End => (&self.contents, 1),
+            Supply::Literal(_) | Supply::Unknown | Supply::Finer { .. } | Supply::Gone { .. } => return,
+        };
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Counts contents that are sent before they are asked for.
+    fn count_ahead(&self, ahead: &Ahead) {
+        let bytes = ahead.contents.iter().map(Vec::len).sum::<usize>();
+        self.contents.fetch_add(ahead.contents.len() as u64, Ordering::Relaxed);
+        self.new_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
 /// One host whose helper answers. Dropping it ends the helper.
 pub struct HostSession {
     link: Link,
     facts: Arc<Facts>,
     memory: Arc<HostMemory>,
+    supplied: Arc<Supplied>,
     sender: HelperSender,
     routes: Requests,
     next_request: AtomicU32,
@@ -123,6 +155,7 @@ impl HostSession {
             link,
             facts,
             memory,
+            supplied: Arc::default(),
             sender,
             routes,
             next_request: AtomicU32::new(1),
@@ -157,6 +190,17 @@ impl HostSession {
     pub fn messages(&self) -> u64 {
         let traffic = self.sender.traffic();
         traffic.sent_messages + traffic.received_messages
+    }
+
+    /// What content the host got so far.
+    pub(super) fn content(&self) -> ContentTotals {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ContentTotals {
+            supplied: read(&self.supplied.contents),
+            new_bytes: read(&self.supplied.new_bytes),
+            reused_bytes: read(&self.supplied.reused_bytes),
+            sent_bytes: self.sender.traffic().sent_bytes,
+        }
     }
 
     /// A stream to a port that the host can reach.
@@ -249,6 +293,7 @@ impl HostSession {
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
         if !ahead.is_empty() {
+            self.supplied.count_ahead(&ahead);
             self.sender.send(&ToHelper::Ahead { request, ahead }).await?;
         }
         Ok(plan)
@@ -277,9 +322,10 @@ impl HostSession {
         let reader = tokio::task::spawn_blocking(move || {
             sources.answer(&demand, &mut |supply| parts.blocking_send(supply).map_err(std::io::Error::other))
         });
-        let sender = self.sender.clone();
+        let (sender, supplied) = (self.sender.clone(), Arc::clone(&self.supplied));
         tokio::spawn(async move {
             while let Some(supply) = outbox.recv().await {
+                supplied.count(&supply);
                 if sender.send(&ToHelper::Supply { request, supply }).await.is_err() {
                     // The router sees the loss too and says why.
                     return;

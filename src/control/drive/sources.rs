@@ -37,12 +37,16 @@ pub(super) struct WatchedTree {
 }
 
 impl Sources {
-    /// Sources whose scan indexes are kept below `cache`, when there is such a place.
-    pub(super) fn new(cache: Option<PathBuf>) -> Self {
+    /// Sources whose scan indexes are kept below `cache`, when there is such a place. `is_shared`: several hosts will
+    /// demand the same.
+    pub(super) fn new(cache: Option<PathBuf>, is_shared: bool) -> Self {
         let manifests = Manifests::new(cache.as_deref());
         let mut contents = Contents::new();
         if let Some(cache) = &cache {
             contents.use_versions(Versions::new(cache.join("content")));
+        }
+        if is_shared {
+            contents.share();
         }
         let contents = Mutex::new(Arc::new(contents));
         Self { contents, index_dir: cache.map(|dir| dir.join("scan")), manifests, ..Self::default() }

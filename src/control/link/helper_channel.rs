@@ -188,7 +188,8 @@ impl HelperChannel {
 impl HelperSender {
     /// Sends a message. Returns when it is queued; at most 4 MiB wait in the queue. May be cancelled at any time.
     pub async fn send(&self, message: &ToHelper) -> Result<(), LinkError> {
-        let frame = wire::encode(message).map_err(|error| self.shared.error(LinkErrorKind::TooLarge(error)))?;
+        let frame = if message.is_packed() { wire::encode_packed(message) } else { wire::encode(message) };
+        let frame = frame.map_err(|error| self.shared.error(LinkErrorKind::TooLarge(error)))?;
         // A frame larger than the queue takes all of it.
         let size = u32::try_from(frame.len().min(SENDING)).unwrap_or(u32::MAX);
         let Ok(permit) = Arc::clone(&self.room).acquire_many_owned(size).await else {

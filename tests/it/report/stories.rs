@@ -2,8 +2,8 @@
 
 use ovs_cuisine::{
     control::event::{
-        ComponentSummary, ConfigChange, HostPhase, HostSummary, Problem, RunEvent, RunKind, Status, StepProgress,
-        Summary,
+        ComponentSummary, ConfigChange, ContentTotals, HostPhase, HostSummary, Problem, RunEvent, RunKind, Status,
+        StepProgress, Summary,
     },
     plan::{
         Action, Change, Detail, Diff, Distribution, Facts, FailureKind, InitSystem, OpFailure, Outcome, PackageManager,
@@ -97,7 +97,7 @@ fn finished(component: &str, status: Status, millis: u64) -> RunEvent {
 }
 
 fn host_end(name: &str, status: Status, tally: Tally) -> HostSummary {
-    HostSummary { host: name.parse().unwrap(), status, tally, messages: 4 }
+    HostSummary { host: name.parse().unwrap(), status, tally, messages: 4, content: ContentTotals::default() }
 }
 
 fn component_end(name: &str, status: Status, healthy: Option<bool>, millis: u64) -> ComponentSummary {
