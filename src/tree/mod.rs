@@ -19,6 +19,8 @@ mod answer;
 mod contents;
 #[cfg(feature = "control")]
 mod delta;
+#[cfg(feature = "helper")]
+mod fold;
 #[cfg(any(feature = "control", feature = "helper"))]
 mod hash;
 #[cfg(any(feature = "control", feature = "helper"))]
@@ -41,6 +43,8 @@ pub use chunk::{Chunk, WHOLE_UP_TO, chunks, fine_chunks};
 #[cfg(feature = "control")]
 pub use contents::Contents;
 pub use digest::Digest;
+#[cfg(feature = "helper")]
+pub use fold::folded;
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use hash::{HashError, Hashed, hash_files};
 #[cfg(any(feature = "control", feature = "helper"))]

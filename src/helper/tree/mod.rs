@@ -4,6 +4,7 @@ mod fetch;
 mod ground;
 mod held;
 mod memory;
+mod names;
 mod release;
 mod space;
 mod stage;
@@ -241,7 +242,7 @@ impl TreeChange {
 
     /// The difference for people: one change of the directory with counts and the first paths.
     pub fn diff(&self) -> Diff {
-        let Work { stages, attributes, removals } = &self.work;
+        let Work { stages, attributes, removals, .. } = &self.work;
         let mut paths: Vec<(&RelPath, char)> = Vec::new();
         let mark = |is_there: bool| if is_there { '~' } else { '+' };
         paths.extend(stages.iter().map(|stage| (&self.wanted[stage.entry].path, mark(stage.replaces.is_some()))));
@@ -299,6 +300,7 @@ impl TreeChange {
     /// `BadInput` when another directory has taken the destination's place since the comparison.
     pub fn apply(mut self, supplier: &mut dyn Supplier) -> Result<(), OpFailure> {
         space::check(&self)?;
+        names::try_out(&self)?;
         if self.state.root.is_none() {
             let root = self.create_root()?;
             let status = root.status().map_err(|error| io_failure("read", &self.dest, &error))?;
@@ -317,7 +319,8 @@ impl TreeChange {
         let done = switching
             .prepare()
             .and_then(|()| Staging::new(&self, Ground::new(root)).run(supplier))
-            .and_then(|()| switching.run());
+            .and_then(|()| switching.run())
+            .and_then(|()| names::read_back(&self));
         if done.is_err() {
             switching.clean_up();
         }

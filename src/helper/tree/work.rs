@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::{
     Place,
     ground::temporary_beside,
+    names::{self, Alike},
     state::{Found, TreeState, owner_fits},
 };
 use crate::{
@@ -22,6 +23,8 @@ pub(super) struct Work {
     pub(super) attributes: Vec<usize>,
     /// What goes, deepest first.
     pub(super) removals: Vec<Removal>,
+    /// Pairs of wanted names that the file system may take for one: to be tried out before anything is made.
+    pub(super) alike: Vec<Alike>,
 }
 
 /// An entry that is made under another name and then takes its place.
@@ -137,6 +140,7 @@ impl Comparison<'_> {
         self.check_deletes(&work)?;
         // A directory comes before what is below it, so the other way round everything is empty when its turn comes.
         work.removals.sort_by(|a, b| b.path.cmp(&a.path));
+        work.alike = names::look(self.dest, self.wanted, self.state, &work)?;
         Ok(work)
     }
 
