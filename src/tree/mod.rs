@@ -6,8 +6,11 @@
 mod ahead;
 mod chunk;
 mod digest;
+mod extra;
 mod literal;
 mod manifest;
+#[cfg(any(feature = "control", feature = "helper"))]
+mod names;
 mod patch;
 mod path;
 mod summary;
@@ -37,12 +40,15 @@ mod units;
 mod versions;
 #[cfg(any(feature = "control", feature = "helper"))]
 mod walk;
+#[cfg(any(feature = "control", feature = "helper"))]
+mod xattr;
 
 pub use ahead::{Ahead, Care, Larder, MAX_AHEAD, MAX_PATCH, Remembered, place_name};
 pub use chunk::{Chunk, WHOLE_UP_TO, chunks, fine_chunks};
 #[cfg(feature = "control")]
 pub use contents::Contents;
 pub use digest::Digest;
+pub use extra::{Extra, Xattr, is_carried};
 #[cfg(feature = "helper")]
 pub use fold::folded;
 #[cfg(any(feature = "control", feature = "helper"))]
@@ -53,6 +59,8 @@ pub use ignore::{Decision, IGNORE_FILE, IgnoreRules, PatternError, RuleOrigin};
 pub use index::{Index, IndexKey, replace_file, unix_now};
 pub use literal::LiteralDecoder;
 pub use manifest::{Entry, EntryKind, MAX_MANIFEST, Manifest, ManifestError, Time, root_of};
+#[cfg(any(feature = "control", feature = "helper"))]
+pub use names::further_names;
 pub use patch::ManifestPatch;
 pub use path::{PathError, RelPath, is_temporary, printable};
 #[cfg(any(feature = "control", feature = "helper"))]
@@ -65,3 +73,5 @@ pub use supply::{ChunkId, Demand, MAX_LITERAL, MAX_PATCHED, MAX_PREFIX, Old, Par
 pub use versions::Versions;
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use walk::{Node, NodeKind, RulesError, Walk, WalkError, rules_above, walk, walk_at};
+#[cfg(any(feature = "control", feature = "helper"))]
+pub use xattr::{write_xattrs, xattrs_at};

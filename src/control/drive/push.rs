@@ -245,6 +245,7 @@ mod tests {
             files: 0,
             bytes: 0,
             ignore: Vec::new(),
+            xattrs: false,
         };
         let dest = dest.parse().unwrap();
         Op::Sync(crate::plan::Sync {

@@ -13,7 +13,8 @@ use crate::{
     tree::{Contents, Demand, Digest, RelPath, ScanError, SourceTree, Supply, TreeSummary, Versions},
 };
 
-type TreeKey = (PathBuf, Vec<String>);
+/// Directory, ignore patterns, and whether extended attributes belong to it.
+type TreeKey = (PathBuf, Vec<String>, bool);
 type Scanned = Arc<Mutex<Option<SourceTree>>>;
 
 /// What this side can supply. Each source tree is scanned once in a run, however many hosts get it.
@@ -53,15 +54,15 @@ impl Sources {
     }
 
     /// Scans a source tree, or gives the result of the scan that this run already made.
-    pub(super) fn tree(&self, source: &Path, ignore: &[String]) -> Result<TreeSummary, String> {
-        let key = (source.to_owned(), ignore.to_owned());
-        let scanned = Arc::clone(lock(&self.trees).entry(key).or_default());
+    pub(super) fn tree(&self, source: &Path, ignore: &[String], xattrs: bool) -> Result<TreeSummary, String> {
+        let key = (source.to_owned(), ignore.to_owned(), xattrs);
+        let scanned = Arc::clone(lock(&self.trees).entry(key.clone()).or_default());
         // Held over the scan: a second host that wants the same tree waits instead of scanning again.
         let mut scanned = lock(&scanned);
         if let Some(tree) = &*scanned {
             return Ok(tree.summary().clone());
         }
-        let tree = self.scan(source, ignore).map_err(|error| super::error::chain(&error))?;
+        let tree = self.scan(&key).map_err(|error| super::error::chain(&error))?;
         let summary = tree.summary().clone();
         self.add(|contents| contents.add_tree(&tree));
         *scanned = Some(tree);
@@ -84,9 +85,14 @@ impl Sources {
         &self.manifests
     }
 
-    fn scan(&self, source: &Path, ignore: &[String]) -> Result<SourceTree, ScanError> {
+    fn scan(&self, (source, ignore, xattrs): &TreeKey) -> Result<SourceTree, ScanError> {
         let index = self.index_dir.as_ref().map(|dir| dir.join(SourceTree::index_name(source)));
-        SourceTree::scan(source, ignore, index.as_deref())
+        let index = index.as_deref();
+        if *xattrs {
+            SourceTree::scan_with_xattrs(source, ignore, index)
+        } else {
+            SourceTree::scan(source, ignore, index)
+        }
     }
 
     /// Whether a recipe has asked for a tree.
@@ -98,7 +104,7 @@ impl Sources {
     pub(super) fn watched(&self) -> Vec<WatchedTree> {
         let trees: Vec<(TreeKey, Scanned)> =
             lock(&self.trees).iter().map(|(key, scanned)| (key.clone(), Arc::clone(scanned))).collect();
-        let watched = trees.into_iter().map(|((path, parameters), scanned)| match &*lock(&scanned) {
+        let watched = trees.into_iter().map(|((path, parameters, _), scanned)| match &*lock(&scanned) {
             Some(tree) => WatchedTree { path, ignore: tree.summary().ignore.clone(), files: tree.summary().files },
             None => WatchedTree { path, ignore: parameters, files: 0 },
         });
@@ -113,11 +119,11 @@ impl Sources {
         let trees: Vec<(TreeKey, Scanned)> =
             lock(&self.trees).iter().map(|(key, scanned)| (key.clone(), Arc::clone(scanned))).collect();
         let (mut is_other, mut offered) = (false, lock(&self.contents).emptied());
-        for ((source, ignore), scanned) in trees {
+        for (key, scanned) in trees {
             let mut scanned = lock(&scanned);
-            let tree = match (&*scanned, touched.below(&source)) {
-                (Some(before), Some(paths)) => self.look_again(before, &paths, &source, &ignore).ok(),
-                _ => self.scan(&source, &ignore).ok(),
+            let tree = match (&*scanned, touched.below(&key.0)) {
+                (Some(before), Some(paths)) => self.look_again(before, &paths, &key).ok(),
+                _ => self.scan(&key).ok(),
             };
             if let Some(tree) = &tree {
                 offered.add_tree(tree);
@@ -134,20 +140,14 @@ impl Sources {
         is_other
     }
 
-    fn look_again(
-        &self,
-        before: &SourceTree,
-        changed: &[RelPath],
-        source: &Path,
-        ignore: &[String],
-    ) -> Result<SourceTree, ScanError> {
+    fn look_again(&self, before: &SourceTree, changed: &[RelPath], key: &TreeKey) -> Result<SourceTree, ScanError> {
         if changed.is_empty() {
             return Ok(before.clone());
         }
         match before.look_again(changed) {
             Ok(Some(tree)) => Ok(tree),
             // What is wrong, a scan of the whole says best.
-            Ok(None) | Err(_) => self.scan(source, ignore),
+            Ok(None) | Err(_) => self.scan(key),
         }
     }
 

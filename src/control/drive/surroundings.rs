@@ -43,8 +43,8 @@ impl Surroundings for HostSurroundings {
         answers.into_iter().next().ok_or_else(|| "the host gave no answer".to_owned())
     }
 
-    fn tree(&self, source: &Path, ignore: &[String]) -> Result<TreeSummary, String> {
-        self.sources.tree(source, ignore)
+    fn tree(&self, source: &Path, ignore: &[String], xattrs: bool) -> Result<TreeSummary, String> {
+        self.sources.tree(source, ignore, xattrs)
     }
 
     fn blob(&self, file: &Path) -> Result<(Digest, u64), String> {
