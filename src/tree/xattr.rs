@@ -9,8 +9,10 @@ use rustix::{
 
 use super::{EntryKind, RelPath, Root, Xattr, is_carried};
 
-/// How often attributes are read again that grow meanwhile.
-const TRIES: u32 = 4;
+/// Names and values are seldom longer, in bytes.
+const USUAL: usize = 512;
+/// Longest list of names and longest value in bytes (`XATTR_LIST_MAX` and `XATTR_SIZE_MAX` of Linux).
+const LONGEST: usize = 64 * 1024;
 
 /// The attributes of an open file or directory that travel, ordered by name. None on a file system that has none.
 pub(super) fn read_xattrs(fd: impl AsFd) -> io::Result<Vec<Xattr>> {
@@ -57,21 +59,16 @@ pub fn write_xattrs(fd: impl AsFd, wanted: &[Xattr]) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks for the length and then for the bytes.
+/// Reads with a buffer that is long enough for most, and again with one that is for all.
 fn sized(ask: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
-    for _ in 0..TRIES {
-        let mut buffer = vec![0; ask(&mut [])?];
-        if buffer.is_empty() {
-            return Ok(buffer);
+    let mut buffer = vec![0; USUAL];
+    let len = match ask(&mut buffer) {
+        Err(Errno::RANGE) => {
+            buffer.resize(LONGEST, 0);
+            ask(&mut buffer)?
         }
-        match ask(&mut buffer) {
-            Ok(len) => {
-                buffer.truncate(len);
-                return Ok(buffer);
-            }
-            Err(Errno::RANGE) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(Errno::RANGE)
+        result => result?,
+    };
+    buffer.truncate(len);
+    Ok(buffer)
 }
