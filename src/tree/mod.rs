@@ -17,6 +17,8 @@ mod summary;
 mod supply;
 
 #[cfg(feature = "control")]
+mod align;
+#[cfg(feature = "control")]
 mod answer;
 #[cfg(feature = "control")]
 mod contents;

@@ -18,6 +18,7 @@ mod sources;
 mod store;
 mod surroundings;
 mod target;
+mod usual;
 mod watch;
 
 pub use containers::{Down, down, ps};

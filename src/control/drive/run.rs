@@ -122,9 +122,9 @@ pub async fn run(request: Request, events: Events, cancel: CancellationToken) ->
     events.send(RunEvent::RunStarted { kind, lab, hosts: hosts.clone(), components: names }).await;
     let ended = crew.run(&components, &hosts).await;
     crew.fleet.close().await;
-    let sources = Arc::clone(&crew.sources);
+    let last = Arc::clone(&crew);
     // What goes wrong there is no failure of the run.
-    let _ = tokio::task::spawn_blocking(move || sources.write_down()).await;
+    let _ = tokio::task::spawn_blocking(move || last.write_down()).await;
     ended?;
     let summary = crew.ledger.summary(kind, cancel.is_cancelled());
     events.send(RunEvent::RunFinished(summary.clone())).await;
@@ -190,10 +190,29 @@ impl Crew {
         })
     }
 
+    /// Begins to scan the trees that components asked for the last time: connecting takes longer.
+    pub(super) fn foresee_trees(&self, components: &[Arc<Component>]) {
+        for component in components {
+            for key in self.sources.usual(self.inventory.directory(), &component.name).trees() {
+                let sources = Arc::clone(&self.sources);
+                tokio::task::spawn_blocking(move || sources.foresee(&key));
+            }
+        }
+    }
+
+    /// Writes down what later runs are quicker with. Blocks.
+    fn write_down(&self) {
+        for (component, trees) in self.sources.asked() {
+            self.sources.usual(self.inventory.directory(), &component).remember(&trees);
+        }
+        self.sources.write_down();
+    }
+
     async fn run(self: &Arc<Self>, components: &[Arc<Component>], hosts: &[HostName]) -> Result<(), DriveError> {
         if let Scope::Push { watch, .. } = self.scope {
             return self.push(components, watch).await;
         }
+        self.foresee_trees(components);
         let containers = match self.mode {
             Mode::Check => {
                 containers::compare(&self.fleet, &self.inventory, &self.keyring, hosts, &self.events).await?

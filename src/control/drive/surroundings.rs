@@ -10,7 +10,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{HostSession, error::chain, sources::Sources, store::LinkMaker};
+use super::{HostSession, error::chain, sources::Sources, store::LinkMaker, usual::TreeKey};
 use crate::{
     control::{link::Keyring, recipe::Surroundings},
     plan::{Answer, ComponentName, Question, Secret},
@@ -44,7 +44,8 @@ impl Surroundings for HostSurroundings {
     }
 
     fn tree(&self, source: &Path, ignore: &[String], xattrs: bool) -> Result<TreeSummary, String> {
-        self.sources.tree(source, ignore, xattrs)
+        let key = TreeKey { source: source.to_owned(), ignore: ignore.to_owned(), xattrs };
+        self.sources.tree(&self.component, key)
     }
 
     fn blob(&self, file: &Path) -> Result<(Digest, u64), String> {

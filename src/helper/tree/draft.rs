@@ -4,10 +4,16 @@ use std::{
     fs::File,
     io::{self, Write},
     os::unix::fs::FileExt,
+    thread::{self, JoinHandle},
 };
+
+use rustix::fs::fdatasync;
 
 /// Unit in which holes are kept, in bytes: the block size of the usual file systems.
 const BLOCK: usize = 4096;
+/// So many bytes are on their way to the disk before the next ones are: waiting for all of them at the end would take
+/// longer.
+const FLUSH_AFTER: u64 = 16 * 1024 * 1024;
 /// What a block without content looks like.
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
@@ -17,20 +23,42 @@ pub(super) struct Draft {
     file: File,
     at: u64,
     keeps_holes: bool,
+    /// Up to where a flush was begun, and the one that is running.
+    flushed: u64,
+    flush: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Draft {
     /// Writes to this file, which is empty.
     pub(super) fn new(file: File, keeps_holes: bool) -> Self {
-        Self { file, at: 0, keeps_holes }
+        Self { file, at: 0, keeps_holes, flushed: 0, flush: None }
     }
 
     /// The file, with the length that was written.
-    pub(super) fn finish(self) -> io::Result<File> {
+    pub(super) fn finish(mut self) -> io::Result<File> {
+        self.end_flush()?;
         if self.keeps_holes {
             self.file.set_len(self.at)?;
         }
         Ok(self.file)
+    }
+
+    /// Begins to bring what was written to the disk, beside other work, unless that is going on already.
+    fn flush_early(&mut self) -> io::Result<()> {
+        if self.at - self.flushed < FLUSH_AFTER || self.flush.as_ref().is_some_and(|flush| !flush.is_finished()) {
+            return Ok(());
+        }
+        self.end_flush()?;
+        let file = self.file.try_clone()?;
+        self.flushed = self.at;
+        self.flush = Some(thread::spawn(move || Ok(fdatasync(&file)?)));
+        Ok(())
+    }
+
+    /// An error is told to one flush only, so none must be missed.
+    fn end_flush(&mut self) -> io::Result<()> {
+        let Some(flush) = self.flush.take() else { return Ok(()) };
+        flush.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
@@ -53,6 +81,7 @@ impl Write for Draft {
             self.file.write_all_at(&bytes[..end], self.at)?;
         }
         self.at += end as u64;
+        self.flush_early()?;
         Ok(end)
     }
 
