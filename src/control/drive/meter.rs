@@ -220,8 +220,10 @@ impl Meter {
         let mut state = self.lock();
         let written = state.written();
         let (ended, is_idle) = (state.ended.take(), state.current.is_none() && state.placing.is_none());
-        let placing = state.placing.as_ref().filter(|placing| now.duration_since(placing.since) >= WORTH_TELLING);
-        let placing = placing.map(|placing| (placing.bytes, placing.of));
+        // That all of it is sent is told by who placed it.
+        let is_telling =
+            |placing: &&Placing| placing.bytes < placing.of && now.duration_since(placing.since) >= WORTH_TELLING;
+        let placing = state.placing.as_ref().filter(is_telling).map(|placing| (placing.bytes, placing.of));
         let transfer = state.current.as_mut().and_then(|current| {
             current.settle(written);
             current.is_told |= now.duration_since(current.since) >= WORTH_TELLING;
@@ -554,6 +556,7 @@ mod tests {
         assert_eq!(meter.look(later).placing, Some((200, 250)));
         assert_eq!(meter.placed(), None, "it was cut off");
         meter.placing(250, 250);
+        assert_eq!(meter.look(Instant::now() + WORTH_TELLING), Look::default(), "not placed yet, and nothing to tell");
         assert_eq!(meter.placed(), Some(250));
         assert_eq!(meter.total().helper_bytes, 450, "both attempts were sent");
         assert!(meter.look(later).is_idle);

@@ -125,20 +125,19 @@ impl Meters {
             }
             let mut is_idle = false;
             while !is_idle && !stop.is_cancelled() {
-                let period = if self.clock.under_way() > MANY { LONG_PERIOD } else { PERIOD };
                 tokio::select! {
-                    () = sleep(period) => {}
+                    () = sleep(period(self.clock.under_way())) => {}
                     () = stop.cancelled() => {}
                 }
-                is_idle = self.tell_once(events).await;
+                is_idle = self.tell_once(events, Instant::now()).await;
             }
         }
-        self.tell_once(events).await;
+        self.tell_once(events, Instant::now()).await;
     }
 
     /// Tells of every host what is worth it now; whether nothing is under way.
-    async fn tell_once(&self, events: &Events) -> bool {
-        let (mut is_all_idle, now) = (true, Instant::now());
+    async fn tell_once(&self, events: &Events, now: Instant) -> bool {
+        let mut is_all_idle = true;
         for (host, meter) in &self.meters {
             let Look { placing, ended, transfer, is_idle } = meter.look(now);
             is_all_idle &= is_idle;
@@ -157,9 +156,58 @@ impl Meters {
     }
 }
 
+/// How long to wait between two words about transfers to so many hosts.
+fn period(under_way: usize) -> Duration {
+    if under_way > MANY { LONG_PERIOD } else { PERIOD }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::{Demand, Digest, Old, Want};
+
+    fn demand() -> Demand {
+        Demand { wants: vec![Want { digest: Digest::of(b""), size: 7, old: Old::Nothing }] }
+    }
+
+    fn told(inbox: &mut tokio::sync::mpsc::Receiver<RunEvent>) -> Vec<(String, bool)> {
+        let progress = std::iter::from_fn(|| inbox.try_recv().ok()).map(|event| match event {
+            RunEvent::Transfer(progress) => (progress.host.to_string(), progress.ended),
+            other => panic!("{other:?}"),
+        });
+        progress.collect()
+    }
+
+    #[test]
+    fn many_hosts_are_spoken_of_less_often() {
+        assert_eq!((period(1), period(MANY)), (PERIOD, PERIOD));
+        assert_eq!((period(MANY + 1), period(256)), (LONG_PERIOD, LONG_PERIOD));
+    }
+
+    #[tokio::test]
+    async fn each_host_under_way_is_told_of_and_has_a_last_word() {
+        let hosts: Vec<HostName> = (0..40).map(|number| format!("node-{number}").parse().unwrap()).collect();
+        let (meters, (events, mut inbox)) = (Meters::of(&hosts), Events::channel());
+        for host in &hosts[..30] {
+            meters.get(host).unwrap().demanded(&demand(), &std::collections::HashSet::new());
+        }
+        assert!(!meters.tell_once(&events, Instant::now()).await);
+        assert_eq!(told(&mut inbox), [], "too short to be told of");
+        let later = Instant::now() + Duration::from_secs(1);
+        meters.tell_once(&events, later).await;
+        let said = told(&mut inbox);
+        assert_eq!(said.len(), 30);
+        assert!(said.iter().all(|(_, ended)| !ended));
+        for host in &hosts {
+            meters.get(host).unwrap().plan_ended(true);
+        }
+        // The run is over at once: what has not been said yet still is.
+        let stop = CancellationToken::new();
+        stop.cancel();
+        meters.tell(&events, &stop).await;
+        let said = told(&mut inbox);
+        assert_eq!((said.len(), said.iter().all(|(_, ended)| *ended)), (30, true));
+    }
 
     #[test]
     fn time_with_several_hosts_counts_once() {
