@@ -118,26 +118,32 @@ pub(super) fn counts(summary: &Summary, unknown_parts: u32) -> String {
     format!("{interrupted}{}{time}.", parts.join(", "))
 }
 
-/// `Sent 143 files, 12.40 MiB, to 3 hosts: 1.90 MiB on the wire, 9.00 MiB reused, 41.00 MiB/s.` None when no content
-/// travelled.
+/// `Sent 143 files, 12.40 MiB, to 3 hosts: 1.90 MiB on the wire, 9.00 MiB reused, 41.00 MiB/s.`, and
+/// `Sent the helper to 2 hosts, 9.48 MiB.` None when nothing travelled.
 pub(super) fn sent(summary: &Summary) -> Option<String> {
-    let Transfer { files, bytes: size, reused_bytes, sent_bytes, millis, .. } = summary.transfer;
-    if files + size == 0 {
-        return None;
+    let whole = &summary.transfer;
+    let hosts = |has: fn(&Transfer) -> bool| {
+        let count = summary.hosts.iter().filter(|host| has(&host.transfer)).count();
+        plural(count as u64, "host", "hosts")
+    };
+    let mut sentences = Vec::new();
+    if whole.files + whole.bytes > 0 {
+        let mut parts = vec![format!("{} on the wire", bytes(whole.sent_bytes))];
+        if whole.reused_bytes > 0 {
+            parts.push(format!("{} reused", bytes(whole.reused_bytes)));
+        }
+        if whole.millis >= RATED {
+            let rate = u128::from(whole.bytes) * 1000 / u128::from(whole.millis);
+            parts.push(format!("{}/s", bytes(u64::try_from(rate).unwrap_or(u64::MAX))));
+        }
+        let (files, hosts) = (plural(whole.files, "file", "files"), hosts(|host| host.files + host.bytes > 0));
+        sentences.push(format!("Sent {files}, {}, to {hosts}: {}.", bytes(whole.bytes), parts.join(", ")));
     }
-    let hosts = summary.hosts.iter().filter(|host| host.transfer.files + host.transfer.bytes > 0).count() as u64;
-    let mut parts = vec![format!("{} on the wire", bytes(sent_bytes))];
-    if reused_bytes > 0 {
-        parts.push(format!("{} reused", bytes(reused_bytes)));
+    if whole.helper_bytes > 0 {
+        let hosts = hosts(|host| host.helper_bytes > 0);
+        sentences.push(format!("Sent the helper to {hosts}, {}.", bytes(whole.helper_bytes)));
     }
-    if millis >= RATED {
-        parts.push(format!(
-            "{}/s",
-            bytes(u64::try_from(u128::from(size) * 1000 / u128::from(millis)).unwrap_or(u64::MAX))
-        ));
-    }
-    let (files, hosts) = (plural(files, "file", "files"), plural(hosts, "host", "hosts"));
-    Some(format!("Sent {files}, {}, to {hosts}: {}.", bytes(size), parts.join(", ")))
+    (!sentences.is_empty()).then(|| sentences.join(" "))
 }
 
 /// ` (2 steps, 1 container, 3 keys)` when other things than steps changed.

@@ -377,11 +377,15 @@ pub(super) fn first_deploy() -> Vec<RunEvent> {
         RunEvent::RunFinished(Summary {
             containers_changed: 1,
             keys_changed: 1,
+            transfer: Transfer { helper_bytes: 690_176, ..Transfer::default() },
             millis: 12_700,
             ..summary(
                 RunKind::Deploy,
                 vec![
-                    host_end("etcd", Status::Changed, tally(2, 1)),
+                    HostSummary {
+                        transfer: Transfer { helper_bytes: 690_176, ..Transfer::default() },
+                        ..host_end("etcd", Status::Changed, tally(2, 1))
+                    },
                     host_end("controller", Status::Unchanged, Tally { skipped: 1, ..tally(0, 12) }),
                 ],
                 vec![
