@@ -13,6 +13,9 @@ use crate::{control::event::TransferProgress, plan::HostName};
 /// From so long on what is left is told: a shorter transfer is over before it is read.
 const LONG: Duration = Duration::from_secs(2);
 
+/// What a transfer does in so many milliseconds fills buffers on the way; its rate is watched from then on.
+const BUFFERS: u64 = 750;
+
 /// Content on its way to hosts.
 #[derive(Debug, Default)]
 pub(super) struct Transfers {
@@ -33,7 +36,11 @@ impl Transfers {
         match self.hosts.get_mut(&progress.host) {
             // Less than before: another transfer than the last one.
             Some(shown) if !shown.is_over && shown.last.millis <= progress.millis => {
-                shown.rate.see(progress.bytes, now);
+                if shown.last.millis < BUFFERS {
+                    shown.rate = Rate::new(progress.bytes, now);
+                } else {
+                    shown.rate.see(progress.bytes, now);
+                }
                 shown.last = progress.clone();
             }
             _ => {
@@ -155,9 +162,9 @@ mod tests {
         let (mut transfers, begun) = (Transfers::default(), Instant::now());
         let host = "node-1".parse().unwrap();
         assert_eq!(transfers.of_host(&host, begun), None);
-        tell(&mut transfers, "node-1", 4 * MIB, 1, begun);
         let at = |seconds| begun + Duration::from_secs(seconds);
-        assert_eq!(transfers.of_host(&host, at(1)).unwrap(), "4.0 of 40.0 MiB  4.0 MiB/s  4/143 files");
+        tell(&mut transfers, "node-1", 4 * MIB, 1, begun);
+        assert_eq!(transfers.of_host(&host, at(1)).unwrap(), "4.0 of 40.0 MiB  4/143 files", "too early for a rate");
         tell(&mut transfers, "node-1", 4 * MIB, 3, begun);
         assert_eq!(transfers.of_host(&host, at(3)).unwrap(), "12.0 of 40.0 MiB  4.0 MiB/s  7 s left  12/143 files");
         // All of it is sent: a rate would only sink while the host writes.
@@ -166,6 +173,19 @@ mod tests {
         assert_eq!(transfers.whole(at(10)), None, "one host says it all");
         transfers.see(&TransferProgress { ended: true, ..progress("node-1", 143, 40 * MIB, 10_100) }, at(10));
         assert_eq!(transfers.of_host(&host, at(10)), None);
+    }
+
+    #[test]
+    fn what_fills_buffers_at_the_beginning_is_in_no_rate() {
+        let (mut transfers, begun) = (Transfers::default(), Instant::now());
+        for tick in 1..=8 {
+            // 3 MiB at once, then 1 MiB each second.
+            let news = progress("node-1", 0, 3 * MIB + tick * MIB / 4, tick * 250);
+            transfers.see(&news, begun + Duration::from_millis(tick * 250));
+        }
+        let now = begun + Duration::from_secs(2);
+        let line = transfers.of_host(&"node-1".parse().unwrap(), now).unwrap();
+        assert_eq!(line, "5.0 of 40.0 MiB  1.0 MiB/s  35 s left  0/143 files");
     }
 
     #[test]
