@@ -197,6 +197,7 @@ impl HostSession {
         let _turn = self.plan_turn.lock().await;
         let (request, mut inbox) = self.register()?;
         let guard = RequestGuard { session: self, request };
+        let _metered = PlanGuard(&self.meter);
         let places = places(&plan);
         let lists = places.values().map(|(_, manifest)| *manifest).collect();
         let plan = if places.is_empty() { plan } else { self.send_ahead(request, mode, care, plan, sources).await? };
@@ -342,7 +343,15 @@ struct RequestGuard<'a> {
 impl Drop for RequestGuard<'_> {
     fn drop(&mut self) {
         self.session.unregister(self.request);
-        self.session.meter.plan_ended(false);
+    }
+}
+
+/// Ends what a plan's meter counts, also of a plan that nobody waits for any more.
+struct PlanGuard<'a>(&'a Meter);
+
+impl Drop for PlanGuard<'_> {
+    fn drop(&mut self) {
+        self.0.plan_ended(false);
     }
 }
 
