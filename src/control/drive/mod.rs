@@ -11,6 +11,8 @@ mod eye;
 mod fleet;
 mod graph;
 mod ledger;
+mod meter;
+mod meters;
 mod push;
 mod run;
 mod session;

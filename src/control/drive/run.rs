@@ -120,13 +120,21 @@ pub async fn run(request: Request, events: Events, cancel: CancellationToken) ->
     let lab = crew.inventory.lab.name.clone();
     let names = components.iter().map(|component| component.name.clone()).collect();
     events.send(RunEvent::RunStarted { kind, lab, hosts: hosts.clone(), components: names }).await;
+    let over = CancellationToken::new();
+    let telling = tokio::spawn({
+        let (fleet, events, over) = (Arc::clone(&crew.fleet), events.clone(), over.clone());
+        async move { fleet.meters().tell(&events, &over).await }
+    });
     let ended = crew.run(&components, &hosts).await;
-    crew.fleet.close().await;
     let last = Arc::clone(&crew);
     // What goes wrong there is no failure of the run.
-    let _ = tokio::task::spawn_blocking(move || last.write_down()).await;
+    let written = tokio::task::spawn_blocking(move || last.write_down());
+    let _ = tokio::join!(crew.fleet.close(), written);
+    over.cancel();
+    // Its last words come before the summary; that it panicked is no failure of the run.
+    let _ = telling.await;
     ended?;
-    let summary = crew.ledger.summary(kind, cancel.is_cancelled());
+    let summary = crew.ledger.summary(kind, cancel.is_cancelled(), crew.fleet.meters());
     events.send(RunEvent::RunFinished(summary.clone())).await;
     Ok(summary)
 }
@@ -244,7 +252,7 @@ impl Crew {
 
     pub(super) async fn reach(&self, host: &HostName) {
         match self.fleet.session(host).await {
-            Ok(session) => self.ledger.traffic(host, session.messages(), session.content()),
+            Ok(session) => self.ledger.messages(host, session.messages()),
             Err(error) => {
                 let interrupted = self.cancel.is_cancelled();
                 tracing::debug!(%host, "not reached: {}", super::error::chain(&*error));
