@@ -58,7 +58,7 @@ pub use hash::{HashError, Hashed, hash_files};
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use ignore::{Decision, IGNORE_FILE, IgnoreRules, PatternError, RuleOrigin};
 #[cfg(any(feature = "control", feature = "helper"))]
-pub use index::{Index, IndexKey, replace_file, unix_now};
+pub use index::{Index, IndexKey, now, replace_file, unix_now};
 pub use literal::LiteralDecoder;
 pub use manifest::{Entry, EntryKind, MAX_MANIFEST, Manifest, ManifestError, Time, root_of};
 #[cfg(any(feature = "control", feature = "helper"))]

@@ -38,7 +38,7 @@ use crate::{
     helper::failure::{bad_input, io_failure},
     plan::{self, Action, Change, Detail, Diff, FailureKind, HostPath, MaxDelete, OpFailure},
     tree::{
-        Care, Digest, Entry, EntryKind, IgnoreRules, Larder, MAX_MANIFEST, Manifest, RelPath, Root, Supplier,
+        Care, Digest, Entry, EntryKind, IgnoreRules, Larder, MAX_MANIFEST, Manifest, RelPath, Root, Status, Supplier,
         TreeSummary, printable,
     },
 };
@@ -170,7 +170,11 @@ pub fn apply(
     {
         held.forget(op);
     }
-    let done = change.apply(supplier);
+    let made = change.make(supplier);
+    if let (Ok(made), None) = (&made, &followed) {
+        Memory::of(place.remembered_as.unwrap_or(&op.dest), place.state, place.remember).learn(made);
+    }
+    let done = made.map(drop);
     let Some(held) = place.held else { return done };
     match (&done, followed) {
         (Ok(()), Some(followed)) => held.absorb(op, followed),
@@ -315,7 +319,12 @@ impl TreeChange {
     /// Errors: `NoSpace` before anything is written when the file system is too full, and later when others fill it;
     /// `ReadOnly`, `Permission` and `Io` naming the path; `Content` when a content is not what was announced;
     /// `BadInput` when another directory has taken the destination's place since the comparison.
-    pub fn apply(mut self, supplier: &mut dyn Supplier) -> Result<(), OpFailure> {
+    pub fn apply(self, supplier: &mut dyn Supplier) -> Result<(), OpFailure> {
+        self.make(supplier).map(drop)
+    }
+
+    /// The same; gives what the new files are now.
+    fn make(mut self, supplier: &mut dyn Supplier) -> Result<Vec<(Status, Digest)>, OpFailure> {
         self.make_room()?;
         names::try_out(&self)?;
         if self.state.root.is_none() {
@@ -342,7 +351,23 @@ impl TreeChange {
         if let Err(failure) = &done {
             switching.clean_up(failure);
         }
-        done
+        done?;
+        Ok(self.made())
+    }
+
+    /// New files as they are now. What somebody else has changed or removed meanwhile is left out.
+    fn made(&self) -> Vec<(Status, Digest)> {
+        let Some((root, _)) = &self.state.root else { return Vec::new() };
+        let mut ground = Ground::new(root);
+        let files = self.work.stages.iter().filter_map(|stage| {
+            let Entry { path, kind: EntryKind::File { size, digest, .. }, mtime, .. } = &self.wanted[stage.entry]
+            else {
+                return None;
+            };
+            let status = ground.status(path.as_bytes()).ok()?;
+            (status.size == *size && status.mtime == *mtime).then_some((status, *digest))
+        });
+        files.collect()
     }
 
     /// Fails when the file system is too full, even without what runs that were cut off left.

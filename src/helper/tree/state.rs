@@ -156,7 +156,7 @@ fn identify(root: &Root, nodes: Vec<Node>, known: &Index, fresh: &mut Index, sca
             NodeKind::File => match (further.get(&index), known.digest(&status.key())) {
                 (Some(first), _) => Some(EntryKind::HardLink { to: found[*first].path.clone() }),
                 (None, Some(digest)) => {
-                    fresh.remember(&status, digest, scanned_at);
+                    fresh.keep(&status, digest);
                     Some(EntryKind::File { size: status.size, digest, mode: status.mode })
                 }
                 (None, None) => {
