@@ -13,11 +13,11 @@ mod path;
 mod summary;
 mod supply;
 
-#[cfg(feature = "control")]
+#[cfg(any(feature = "control", feature = "helper"))]
 mod answer;
-#[cfg(feature = "control")]
+#[cfg(any(feature = "control", feature = "helper"))]
 mod contents;
-#[cfg(feature = "control")]
+#[cfg(any(feature = "control", feature = "helper"))]
 mod delta;
 #[cfg(feature = "helper")]
 mod fold;
@@ -28,19 +28,23 @@ mod ignore;
 #[cfg(any(feature = "control", feature = "helper"))]
 mod index;
 #[cfg(any(feature = "control", feature = "helper"))]
+mod look;
+#[cfg(any(feature = "control", feature = "helper"))]
 mod root;
-#[cfg(feature = "control")]
+#[cfg(any(feature = "control", feature = "helper"))]
 mod source;
-#[cfg(feature = "control")]
+#[cfg(any(feature = "control", feature = "helper"))]
 mod units;
-#[cfg(feature = "control")]
+#[cfg(any(feature = "control", feature = "helper"))]
 mod versions;
 #[cfg(any(feature = "control", feature = "helper"))]
 mod walk;
+#[cfg(any(feature = "control", feature = "helper"))]
+mod whole;
 
 pub use ahead::{Ahead, Care, Larder, MAX_AHEAD, MAX_PATCH, Remembered, place_name};
 pub use chunk::{Chunk, WHOLE_UP_TO, chunks, fine_chunks};
-#[cfg(feature = "control")]
+#[cfg(any(feature = "control", feature = "helper"))]
 pub use contents::Contents;
 pub use digest::Digest;
 #[cfg(feature = "helper")]
@@ -52,16 +56,20 @@ pub use ignore::{Decision, IGNORE_FILE, IgnoreRules, PatternError, RuleOrigin};
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use index::{Index, IndexKey, replace_file, unix_now};
 pub use literal::LiteralDecoder;
+#[cfg(any(feature = "control", feature = "helper"))]
+pub use look::look_at;
 pub use manifest::{Entry, EntryKind, MAX_MANIFEST, Manifest, ManifestError, Time, root_of};
 pub use patch::ManifestPatch;
 pub use path::{PathError, RelPath, is_temporary, printable};
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use root::{Root, Status, status_at};
-#[cfg(feature = "control")]
+#[cfg(any(feature = "control", feature = "helper"))]
 pub use source::{ScanError, SourceTree};
 pub use summary::TreeSummary;
 pub use supply::{ChunkId, Demand, MAX_LITERAL, MAX_PATCHED, MAX_PREFIX, Old, Part, Supplier, Supply, Want};
-#[cfg(feature = "control")]
+#[cfg(any(feature = "control", feature = "helper"))]
 pub use versions::Versions;
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use walk::{Node, NodeKind, RulesError, Walk, WalkError, rules_above, walk, walk_at};
+#[cfg(any(feature = "control", feature = "helper"))]
+pub use whole::{MAX_NAMED, Skipped};

@@ -104,6 +104,22 @@ pub enum Supply {
 }
 
 impl Supply {
+    /// Whether it is as long as an honest sender makes it: what is longer must not wait in any queue.
+    pub fn is_bounded(&self) -> bool {
+        match self {
+            Self::Literal(bytes) => bytes.len() <= MAX_LITERAL,
+            Self::Patch { frame, .. } => frame.len() <= MAX_PATCHED as usize,
+            Self::Finer { parts } => parts.len() <= MAX_PARTS,
+            Self::Gone { why } => why.len() <= MAX_WHY,
+            Self::Take(_) | Self::Copy { .. } | Self::End | Self::Unknown => true,
+        }
+    }
+
+    /// Whether it holds little but what is compressed already.
+    pub fn is_packed(&self) -> bool {
+        matches!(self, Self::Literal(_) | Self::Patch { .. })
+    }
+
     /// Whether nothing more comes about the current want.
     pub fn ends_want(&self) -> bool {
         matches!(self, Self::End | Self::Unknown | Self::Finer { .. } | Self::Gone { .. })
@@ -116,6 +132,10 @@ pub const MAX_PREFIX: u32 = 8 * 1024 * 1024;
 pub const MAX_PATCHED: u32 = 4 * 1024 * 1024;
 /// Longest [`Supply::Literal`] in bytes.
 pub const MAX_LITERAL: usize = 256 * 1024;
+/// Most parts of a [`Supply::Finer`]: as many as an old version may have chunks.
+const MAX_PARTS: usize = 256 * 1024;
+/// Longest reason of a [`Supply::Gone`] in bytes.
+const MAX_WHY: usize = 64 * 1024;
 
 /// Where the far side gets content that it lacks. The helper implements it over the channel; tests directly.
 pub trait Supplier {

@@ -5,6 +5,7 @@ mod ground;
 mod held;
 mod memory;
 mod names;
+mod put;
 mod release;
 mod space;
 mod stage;
@@ -20,6 +21,7 @@ pub use self::{
     fetch::fetch_blob,
     held::HeldTrees,
     memory::remembered,
+    put::compare_put,
     release::{ReleaseChange, compare_release},
 };
 use self::{
