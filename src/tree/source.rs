@@ -172,7 +172,12 @@ impl SourceTree {
         Self::of(Arc::clone(root), entries, status.mode, Arc::clone(&self.rules)).map(Some)
     }
 
-    pub(super) fn of(root: Arc<Root>, entries: Vec<Entry>, mode: u32, rules: Arc<IgnoreRules>) -> Result<Self, ScanError> {
+    pub(super) fn of(
+        root: Arc<Root>,
+        entries: Vec<Entry>,
+        mode: u32,
+        rules: Arc<IgnoreRules>,
+    ) -> Result<Self, ScanError> {
         let failed = |source| ScanError::Manifest { path: root.path().to_path_buf(), source };
         let manifest = Manifest::new(entries, mode).map_err(failed)?;
         let encoded = manifest.encode().map_err(failed)?;

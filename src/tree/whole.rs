@@ -3,7 +3,7 @@
 use std::{io, path::Path, sync::Arc};
 
 use super::{
-    IgnoreRules, Index, Node, NodeKind, RelPath, Root, ScanError, SourceTree, WalkError,
+    IgnoreRules, Index, Node, NodeKind, RelPath, Root, ScanError, SourceTree,
     source::{entries, identity, open},
     status_at, unix_now, walk,
 };

@@ -4,6 +4,7 @@
 mod ahead;
 mod component;
 mod containers;
+mod copy;
 mod error;
 mod events;
 mod explain;
@@ -11,6 +12,7 @@ mod eye;
 mod fleet;
 mod graph;
 mod ledger;
+mod offer;
 mod push;
 mod run;
 mod session;
@@ -21,6 +23,7 @@ mod target;
 mod watch;
 
 pub use containers::{Down, down, ps};
+pub use copy::{Copied, CopyDirection, CopyError, CopyReport, CopyRequest, copy};
 pub use error::{DriveError, HostError};
 pub use events::Events;
 pub use explain::{ExplainError, Explanation, explain};

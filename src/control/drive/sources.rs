@@ -151,6 +151,11 @@ impl Sources {
         }
     }
 
+    /// Offers a tree that was scanned elsewhere.
+    pub(super) fn offer(&self, tree: &SourceTree) {
+        self.add(|contents| contents.add_tree(tree));
+    }
+
     /// Offers a local file; its digest and length in bytes.
     pub(super) fn file(&self, path: &Path) -> io::Result<(Digest, u64)> {
         self.add(|contents| contents.add_file(path))

@@ -100,9 +100,11 @@ impl Spot {
                 return Err(bad_input("a file without a name cannot be copied into a directory"));
             }
             None => None,
-            Some(name) => Some(RelPath::new(name.clone()).ok().filter(|name| name.parent().is_empty()).ok_or_else(
-                || bad_input("the name of the copy is not a plain name").hint("name the destination in full"),
-            )?),
+            Some(name) => {
+                Some(RelPath::new(name.clone()).ok().filter(|name| name.parent().is_empty()).ok_or_else(|| {
+                    bad_input("the name of the copy is not a plain name").hint("name the destination in full")
+                })?)
+            }
         };
         Ok(Self { directory: put.dest.clone(), exists, name })
     }
