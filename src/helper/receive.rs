@@ -47,7 +47,7 @@ fn converse(input: &mut impl Read, outbox: &Outbox) -> Result<(), String> {
 }
 
 fn perform(put: &Put, mode: Mode, supplier: &mut dyn Supplier) -> Result<(Outcome, Option<Diff>), OpFailure> {
-    let Some(change) = compare_put(put, supplier)? else { return Ok((Outcome::NoChange, None)) };
+    let Some(change) = compare_put(put, false, supplier)? else { return Ok((Outcome::NoChange, None)) };
     let diff = Some(change.diff());
     if mode == Mode::Check {
         return Ok((Outcome::WouldChange, diff));

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     plan::{HostPath, Offer, OpFailure},
-    tree::{Demand, Supply},
+    tree::{Demand, MAX_NAMED, Supply},
     wire::ToHelper,
 };
 
@@ -20,6 +20,9 @@ const SUPPLIES: usize = 8;
 const LOOK_DEADLINE: Duration = Duration::from_secs(3600);
 /// How long a host may take for the next message of an answer: it may have a large file to read first.
 const SUPPLY_DEADLINE: Duration = Duration::from_secs(300);
+
+/// Longest text about one entry in bytes: a path and a few words.
+const MAX_NAME: usize = 4096 + 128;
 
 /// Something that a host offers. It lasts until it is dropped or withdrawn.
 pub(super) struct OpenOffer<'s> {
@@ -40,12 +43,25 @@ impl HostSession {
         self.send(&ToHelper::Fetch { request, path, recursive }).await?;
         match timeout(LOOK_DEADLINE, inbox.recv()).await {
             Err(_) => Err(HostError::Silent { seconds: LOOK_DEADLINE.as_secs() }),
-            Ok(Some(Inbound::Offered(Ok(offer)))) => Ok(Ok(OpenOffer { offer, inbox, guard })),
+            Ok(Some(Inbound::Offered(Ok(offer)))) => Ok(Ok(OpenOffer { offer: bounded(offer), inbox, guard })),
             Ok(Some(Inbound::Offered(Err(failure)))) => Ok(Err(failure)),
             Ok(Some(_)) => Err(HostError::Protocol("something else than an offer")),
             Ok(None) => Err(self.lost()),
         }
     }
+}
+
+/// An offer without what no honest host says at such length.
+fn bounded(mut offer: Offer) -> Offer {
+    offer.skipped.truncate(MAX_NAMED);
+    for named in &mut offer.skipped {
+        if let Some((at, _)) = named.char_indices().take_while(|(at, _)| *at <= MAX_NAME).last()
+            && named.len() > MAX_NAME
+        {
+            named.truncate(at);
+        }
+    }
+    offer
 }
 
 impl OpenOffer<'_> {

@@ -14,7 +14,7 @@ impl Operation for Put {
     type Change = TreeChange;
 
     fn check(&self, machine: &mut Machine<'_>) -> Result<Finding<TreeChange>, Obstacle> {
-        let change = tree::compare_put(self, machine.supplier)?;
+        let change = tree::compare_put(self, !machine.is_check(), machine.supplier)?;
         Ok(change.map_or(Finding::Same, Finding::Differs))
     }
 

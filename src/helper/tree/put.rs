@@ -2,6 +2,8 @@
 
 use std::{io, path::Path};
 
+use rustix::{fs::RawDir, process::geteuid};
+
 use super::{
     Place, TreeChange,
     memory::Memory,
@@ -11,7 +13,7 @@ use super::{
 use crate::{
     helper::failure::{OrFail, bad_input, io_failure},
     plan::{self, FailureKind, HostPath, Landing, MaxDelete, OfferKind, OpFailure, Put},
-    tree::{Entry, EntryKind, Index, Manifest, RelPath, Root, Supplier, look_at, unix_now},
+    tree::{Entry, EntryKind, Index, Manifest, RelPath, Root, Supplier, is_temporary, look_at, status_at, unix_now},
 };
 
 /// Permission bits without set-user-id, set-group-id and sticky.
@@ -31,12 +33,13 @@ struct Spot {
 }
 
 /// Compares what is offered with what is in its place. None when nothing differs. Looks at the paths that are offered
-/// and at no others; writes nothing.
+/// and at no others, but for what killed runs of this user left beside them when it should `sweep`; writes nothing.
+/// Only who holds the host's lock may sweep: what is unfinished may be another run's.
 ///
 /// Errors: `BadInput` when the directory to hold it is missing, or a directory and something else would have to change
 /// places, because nothing is ever removed; `Content` when the manifest is not what was announced, or not of one file;
 /// those of the file system.
-pub fn compare_put(put: &Put, supplier: &mut dyn Supplier) -> Result<Option<TreeChange>, OpFailure> {
+pub fn compare_put(put: &Put, sweep: bool, supplier: &mut dyn Supplier) -> Result<Option<TreeChange>, OpFailure> {
     let spot = Spot::of(put)?;
     let sync = plan::Sync {
         dest: spot.directory.clone(),
@@ -51,11 +54,14 @@ pub fn compare_put(put: &Put, supplier: &mut dyn Supplier) -> Result<Option<Tree
     let manifest = super::manifest(&sync, &place, &Memory::default(), supplier)?;
     refuse_other_counts(put, &manifest)?;
     let wanted = wanted(put, &manifest, spot.name.as_ref())?;
-    let state = if spot.exists { look(&spot.directory, &wanted)? } else { TreeState::default() };
+    let mut state = if spot.exists { look(&spot.directory, &wanted)? } else { TreeState::default() };
+    if sweep {
+        state.leftovers = leftovers(&state);
+    }
     let comparison =
         Comparison { dest: &spot.directory, wanted: &wanted, state: &state, place: &place, delete: sync.delete };
     let work = comparison.work().map_err(without_delete_hint)?;
-    if spot.exists && work.is_empty() {
+    if spot.exists && work.is_empty() && state.leftovers.is_empty() {
         return Ok(None);
     }
     let root_mode = HOLDER_MODE;
@@ -190,6 +196,29 @@ fn look(directory: &HostPath, wanted: &[Entry]) -> Result<TreeState, OpFailure> 
     let found = identify(&root, nodes, &Index::default(), &mut Index::default(), unix_now());
     let status = root.status().or_fail("read", directory)?;
     Ok(TreeState { root: Some((root, status)), found, ..TreeState::default() })
+}
+
+/// What killed runs of this user left in the directories that a copy goes to. What cannot be listed is not swept.
+fn leftovers(state: &TreeState) -> Vec<RelPath> {
+    let Some((root, _)) = &state.root else { return Vec::new() };
+    let below = state.found.iter().filter(|found| found.is_directory()).map(|found| found.path.as_bytes());
+    let mut leftovers = Vec::new();
+    let mut buffer = Vec::with_capacity(32 * 1024);
+    for directory in std::iter::once(&b""[..]).chain(below) {
+        let Ok(fd) = root.open_directory(directory) else { continue };
+        let mut entries = RawDir::new(&fd, buffer.spare_capacity_mut());
+        while let Some(Ok(entry)) = entries.next() {
+            let name = entry.file_name().to_bytes();
+            let is_ours = || status_at(&fd, name).is_ok_and(|status| status.uid == geteuid().as_raw());
+            if is_temporary(name)
+                && is_ours()
+                && let Ok(path) = RelPath::join(directory, name)
+            {
+                leftovers.push(path);
+            }
+        }
+    }
+    leftovers
 }
 
 /// A copy never deletes, so what is in the way is a matter for people.
