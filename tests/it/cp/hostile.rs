@@ -47,18 +47,22 @@ fn supplies(contents: &[&[u8]]) -> Vec<FromHelper> {
     answers.into_iter().map(|supply| FromHelper::Supply { request: REQUEST, supply }).collect()
 }
 
-/// A fake helper: a script that looks like one and says these messages, whatever it is asked.
+/// A fake helper: a script that looks like one and says these messages, whatever it is asked: the first one at once, the
+/// others as soon as it has been asked for something.
 fn fake(lab: &TestLab, says: &[FromHelper]) {
+    let says: Vec<Vec<u8>> = says.iter().map(|message| wire::encode(message).unwrap()).collect();
     let script = |skip: usize| {
+        let hello = says[0].len();
         format!(
-            "#!/bin/sh\ncase $1 in\n--self-check) n=${{0##*/.cuisine-helper-}}; echo ${{n%%.*}};;\n\
-             serve) printf '\\n\\000OVS-CUISINE %s\\n' $2; tail -c +{skip:04} \"$0\"; cat > /dev/null;;\nesac\nexit\n"
+            "#!/bin/sh\nframe() {{ dd bs=1 count=$(dd bs=1 count=4 2>&3 | od -An -tu4) of=/dev/null 2>&3; }}\n\
+             says() {{ tail -c +{skip:06} \"$0\"; }}\n\
+             case $1 in\n--self-check) n=${{0##*/.cuisine-helper-}}; echo ${{n%%.*}};;\n\
+             serve) exec 3>/dev/null; printf '\\n\\000OVS-CUISINE %s\\n' $2; says | head -c {hello}; frame; frame\n\
+             says | tail -c +$(({hello} + 1)); cat > /dev/null;;\nesac\nexit\n"
         )
     };
     let mut program = script(script(0).len() + 1).into_bytes();
-    for message in says {
-        program.extend(wire::encode(message).unwrap());
-    }
+    program.extend(says.concat());
     fs_err::write(lab.path("fake-helper"), program).unwrap();
 }
 

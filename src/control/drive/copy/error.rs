@@ -66,7 +66,10 @@ impl CopyError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Start(error) => error.hint(),
-            Self::Host(error) => error.hint(),
+            Self::Host(error) => {
+                let look = || "see what `ovs-cuisine ps INVENTORY` says of the host".to_owned();
+                error.hint().or_else(|| Some(look()))
+            }
             Self::Refused(failure) => failure.hint.clone(),
             Self::Scan(ScanError::Open { .. } | ScanError::NotADirectory { .. }) => {
                 Some("correct the path of the source".to_owned())
