@@ -35,7 +35,8 @@ fn converse(input: &mut impl Read, outbox: &Outbox) -> Result<(), String> {
         let (outcome, diff) = if tally.failed > 0 {
             (Outcome::NotAttempted, None)
         } else {
-            perform(put, mode, &mut supplier).unwrap_or_else(|failure| (Outcome::Failed(failure), None))
+            perform(put, mode, &mut supplier)
+                .unwrap_or_else(|failure| (Outcome::Failed(on_this_machine(failure)), None))
         };
         tally.add(&outcome);
         let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -52,16 +53,16 @@ fn perform(put: &Put, mode: Mode, supplier: &mut dyn Supplier) -> Result<(Outcom
     if mode == Mode::Check {
         return Ok((Outcome::WouldChange, diff));
     }
-    change.apply(supplier).map_err(without_root_hint)?;
+    change.apply(supplier)?;
     Ok((Outcome::Changed, diff))
 }
 
 /// The machine is not a host of the inventory: what helps there does not help here.
-fn without_root_hint(failure: OpFailure) -> OpFailure {
-    if failure.kind == FailureKind::Permission {
-        failure.hint("copy to a directory that you may write to")
-    } else {
-        failure
+fn on_this_machine(failure: OpFailure) -> OpFailure {
+    match failure.kind {
+        FailureKind::Permission => failure.hint("copy to a directory that you may write to"),
+        FailureKind::NoSpace => failure.hint("free some space, or copy to another file system; `df -h` shows them"),
+        _ => failure,
     }
 }
 

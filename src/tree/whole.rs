@@ -57,7 +57,7 @@ impl SourceTree {
     }
 }
 
-/// The error without the path that fs_err adds: ours names it.
+/// The error without the path that `fs_err` adds: ours names it.
 fn plain(error: &io::Error) -> io::Error {
     error.kind().into()
 }

@@ -60,7 +60,7 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 fn set_time(path: &Path, secs: u64) {
-    let file = std::fs::File::open(path).unwrap();
+    let file = fs_err::File::open(path).unwrap().into_parts().0;
     file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(secs)).unwrap();
 }
 
@@ -161,6 +161,12 @@ fn a_file_goes_to_a_host_and_comes_back() {
         "target\ncontent\nfile\n"
     );
 
+    // What a killed run left is swept by the next copy.
+    let left = "/srv/one/.ovs-cuisine.0123456789abcdef.tmp";
+    lab.inside("node-1", &format!("echo left > {left}; echo other > {left}.not"));
+    lab.expect(0, &["cp", "LAB", text(&source), "node-1:/srv/one"]);
+    assert_eq!(lab.inside("node-1", "ls -A /srv/one | wc -l; ls /srv/one/.*.not"), format!("3\n{left}.not\n"));
+
     // A colon in a name here.
     lab.write("a:b", "colon\n");
     let mut command = lab.command(&["cp", "LAB", "./a:b", "node-1:/srv/colon"]);
@@ -200,6 +206,8 @@ fn a_directory_goes_to_a_host_and_comes_back_as_it_was() {
     assert_eq!(lab.inside("node-1", "stat -c %a /srv/other"), "711\n", "the directory itself is not part of it");
     let other = back("node-1:/srv/other/tree/", "other");
     assert_eq!(other, wanted);
+
+    assert_eq!(back("node-1:/srv/other/tree", "fresh/"), wanted, "a new directory may be asked for with a slash");
 
     // Again: nothing is sent in either direction, and what is not in the source stays.
     let again = copy(&[&format!("{}/.", text(&source)), "node-1:/srv/tree"]);
@@ -292,6 +300,8 @@ fn what_cannot_be_copied_says_why_and_changes_nothing() {
         "mkdir -p /srv/dir/file /srv/tree; echo x > /srv/plain; echo x > /srv/tree/sub; mkfifo /srv/pipe",
     );
     symlink("/", lab.path("link")).unwrap();
+    // The memory file system of a container holds 64 MiB unless told otherwise.
+    fs_err::File::create(lab.path("large")).unwrap().set_len(80 * 1024 * 1024).unwrap();
     let here = |path: &str| text(&lab.path(path)).to_owned();
     let (file, tree) = (here("file"), here("tree"));
     let cases: &[(i32, &[&str], &[&str])] = &[
@@ -316,6 +326,7 @@ fn what_cannot_be_copied_says_why_and_changes_nothing() {
         (40, &[&file, "node-1:/srv/dir"], &["`/srv/dir/file` is a directory and should become a file", "by hand"]),
         (40, &["-r", &tree, "node-1:/srv"], &["`/srv/tree/sub` is a file or link", "by hand"]),
         (40, &[&file, "node-1:/proc/x"], &["node-1: ", "/proc"]),
+        (40, &[&here("large"), "node-1:/dev/shm/"], &["node-1: not enough space", "`/dev/shm`", "hint: "]),
     ];
     for (status, words, wanted) in cases {
         let run: Run = lab.expect(*status, &[&["cp", "LAB"], *words].concat());

@@ -2,7 +2,8 @@
 
 use std::{
     error::Error,
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
+    fmt::Write as _,
     os::unix::ffi::OsStrExt,
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
@@ -78,14 +79,11 @@ fn on_hosts(operand: &OsStr) -> Result<Option<(String, String)>, Failure> {
         return Ok(None);
     }
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec());
-    match (text(&all[..colon]), text(&all[colon + 1..])) {
-        (Ok(hosts), Ok(path)) => Ok(Some((hosts, path))),
-        _ => {
-            let shown = OsString::from(operand);
-            Err(Failure::bad_input(format!("`{}` is not UTF-8", shown.display()))
-                .hint("name the directory that holds it, with -r"))
-        }
+    if let (Ok(hosts), Ok(path)) = (text(&all[..colon]), text(&all[colon + 1..])) {
+        return Ok(Some((hosts, path)));
     }
+    let shown = operand.display();
+    Err(Failure::bad_input(format!("`{shown}` is not UTF-8")).hint("name the directory that holds it, with -r"))
 }
 
 /// How reports are shown.
@@ -175,11 +173,11 @@ impl Show {
         };
         let shown = if self.verbose > 0 { copied.paths.len() } else { MAX_PATHS };
         for path in copied.paths.iter().take(shown) {
-            text.push_str(&format!("    {}\n", clean(path)));
+            let _ = writeln!(text, "    {}", clean(path));
         }
         let rest = (copied.created + copied.modified).saturating_sub(copied.paths.len().min(shown) as u64);
         if rest > 0 {
-            text.push_str(&format!("    and {rest} more\n"));
+            let _ = writeln!(text, "    and {rest} more");
         }
         text
     }

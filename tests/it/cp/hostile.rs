@@ -1,7 +1,12 @@
 //! `cp` from a host whose helper is a fake that says what no honest one says. The container, sshd and everything on this
 //! side are real.
 
-use std::os::unix::fs::symlink;
+use std::{
+    os::unix::fs::symlink,
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
 
 use ovs_cuisine::{
     plan::{Facts, Offer, OfferKind},
@@ -9,8 +14,10 @@ use ovs_cuisine::{
     wire::{self, FromHelper, HelperHello, PROTOCOL},
 };
 
+use rustix::process::Signal;
+
 use super::{
-    look,
+    Seen, look, noise,
     receive::{TIME, described, directory, file, forged, honest, link},
     text, up,
 };
@@ -150,4 +157,42 @@ fn a_hostile_host_writes_nothing_outside_and_nothing_unannounced() {
 /// Asks this side for a file of its own.
 fn wants() -> Demand {
     Demand { wants: vec![Want { digest: Digest::of(b"x"), size: 1, old: Old::Nothing }] }
+}
+
+/// Waits until something is as it should be; what it waits for always comes, or the test has failed.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < patience, "{what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_copy_that_is_cut_short_leaves_nothing() {
+    let lab = up();
+    fs_err::create_dir(lab.path("in")).unwrap();
+    let dest = lab.path("in");
+    let content = noise(3, 3_000_000);
+    let (manifest, tree) = described(vec![file("large", &content)]);
+    // Half of the content, and then nothing for ever.
+    let mut half = supplies(&[&manifest, &content]);
+    half.truncate(half.len() / 2);
+    fake(&lab, &[vec![hello(), offered(DIRECTORY, tree)], half].concat());
+    for (signal, status) in [(Signal::INT, Some(130)), (Signal::TERM, Some(130)), (Signal::KILL, None)] {
+        let mut command = lab.command(&["cp", "LAB", "-r", "node-1:/srv/tree", text(&dest)]);
+        command.env("OVS_CUISINE_HELPER", lab.path("fake-helper")).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        wait_until("the copy begins", || look(&dest).values().any(|seen| matches!(seen, Seen::File(..))));
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), status, "{signal:?}: {stderr}");
+        match status {
+            Some(_) => assert!(stderr.contains("node-1: interrupted"), "{stderr}"),
+            // The one that writes outlives the one that was killed, to sweep.
+            None => wait_until("it is swept", || look(&dest).len() == 1),
+        }
+        assert_eq!(look(&dest).len(), 1, "{signal:?}: {:?}", look(&dest).keys());
+    }
 }

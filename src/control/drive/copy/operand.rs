@@ -36,8 +36,8 @@ mod tests {
 
     #[test]
     fn the_end_of_a_path_says_what_is_meant() {
-        let cases: [(&[u8], Option<&[u8]>, bool); 9] = [
-            (b"/etc/hosts", Some(b"hosts"), false),
+        for (path, name, directory) in [
+            (&b"/etc/hosts"[..], Some(&b"hosts"[..]), false),
             (b"dir/", Some(b"dir"), true),
             (b"dir//", Some(b"dir"), true),
             (b"dir/.", None, true),
@@ -46,8 +46,7 @@ mod tests {
             (b"/", None, true),
             (b"", None, true),
             (b"\xff", Some(b"\xff"), false),
-        ];
-        for (path, name, directory) in cases {
+        ] {
             assert_eq!((name_of(path), means_directory(path)), (name, directory), "{path:?}");
         }
     }
