@@ -115,7 +115,7 @@ fn look(path: &HostPath, recursive: bool) -> Result<(Offer, Contents), OpFailure
         }
         let root = Root::open(path.as_path()).and_then(|root| root.status());
         let mtime = root.map_err(|error| io_failure("open", path, &error))?.mtime;
-        let (tree, skipped) = SourceTree::whole(path.as_path()).map_err(|error| scan_failure(&error))?;
+        let (tree, skipped) = SourceTree::whole(path.as_path(), None).map_err(|error| scan_failure(&error))?;
         (tree, OfferKind::Directory { mtime }, skipped)
     } else if found.is_file() {
         let tree = SourceTree::file(path.as_path()).map_err(|error| scan_failure(&error))?;

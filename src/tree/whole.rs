@@ -22,16 +22,23 @@ pub struct Skipped {
 
 impl SourceTree {
     /// Scans everything below `root`, whatever ignore files say: they are files like others. Sockets, pipes and devices
-    /// are left out.
-    pub fn whole(root: &Path) -> Result<(Self, Skipped), ScanError> {
+    /// are left out. `index` is that of [`SourceTree::scan`].
+    pub fn whole(root: &Path, index: Option<&Path>) -> Result<(Self, Skipped), ScanError> {
         let opened = open(root)?;
         let before = identity(root)?;
+        let scanned_at = unix_now();
         let mut rules = IgnoreRules::none();
         let mut nodes = walk(&opened, &mut rules, false)?.nodes;
         let skipped = leave_out_specials(&opened, &mut nodes);
-        let entries = entries(&opened, nodes, &Index::default(), &mut Index::default(), unix_now())?;
+        let known = index.map(Index::load).unwrap_or_default();
+        let mut fresh = Index::default();
+        let entries = entries(&opened, nodes, &known, &mut fresh, scanned_at)?;
         if identity(root)? != before {
             return Err(ScanError::Replaced { path: root.to_path_buf() });
+        }
+        if let Some(path) = index.filter(|_| fresh != known) {
+            // Without an index the next scan is slower, nothing else.
+            let _ = fresh.save(path);
         }
         let mode = opened.status().map_err(|source| ScanError::Open { path: root.to_path_buf(), source })?.mode;
         let tree = Self::of(Arc::new(opened), entries, mode, Arc::new(rules))?;

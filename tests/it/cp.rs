@@ -143,6 +143,17 @@ fn a_file_goes_to_a_host_and_comes_back() {
     let again = line(&again, "node-1");
     assert_eq!((&again["status"], number(again, "sent")), (&"unchanged".into(), 0), "{again}");
 
+    // A time alone is set right, and nothing is sent.
+    lab.inside("node-1", "touch '/srv/one/some file'");
+    let times = lab.events(0, &["cp", "LAB", text(&source), "node-1:/srv/one"]);
+    let times = line(&times, "node-1");
+    assert_eq!(
+        (&times["status"], number(times, "modified"), number(times, "sent")),
+        (&"changed".into(), 1, 0),
+        "{times}"
+    );
+    assert_eq!(stat("/srv/one/some file"), "640 1000000000 root 8\n");
+
     // Back: into a directory and under another name.
     fs_err::create_dir(lab.path("back")).unwrap();
     for (dest, lands) in [("back", "back/some file"), ("back/", "back/some file"), ("named", "named")] {

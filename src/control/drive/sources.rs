@@ -85,8 +85,13 @@ impl Sources {
     }
 
     fn scan(&self, source: &Path, ignore: &[String]) -> Result<SourceTree, ScanError> {
-        let index = self.index_dir.as_ref().map(|dir| dir.join(SourceTree::index_name(source)));
+        let index = self.index(source);
         SourceTree::scan(source, ignore, index.as_deref())
+    }
+
+    /// The file that remembers what was hashed of a tree, when there is a place for it.
+    pub(super) fn index(&self, source: &Path) -> Option<PathBuf> {
+        self.index_dir.as_ref().map(|dir| dir.join(SourceTree::index_name(source)))
     }
 
     /// Whether a recipe has asked for a tree.

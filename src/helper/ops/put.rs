@@ -5,28 +5,28 @@ use crate::{
     helper::{
         foreseen::Foreseen,
         machine::Machine,
-        tree::{self, TreeChange},
+        tree::{self, PutChange},
     },
     plan::{Diff, OpFailure, Put},
 };
 
 impl Operation for Put {
-    type Change = TreeChange;
+    type Change = PutChange;
 
-    fn check(&self, machine: &mut Machine<'_>) -> Result<Finding<TreeChange>, Obstacle> {
+    fn check(&self, machine: &mut Machine<'_>) -> Result<Finding<PutChange>, Obstacle> {
         let change = tree::compare_put(self, !machine.is_check(), machine.supplier)?;
         Ok(change.map_or(Finding::Same, Finding::Differs))
     }
 
-    fn describe(&self, change: &TreeChange, _: &Machine<'_>) -> Diff {
+    fn describe(&self, change: &PutChange, _: &Machine<'_>) -> Diff {
         change.diff()
     }
 
-    fn foresee(&self, _: &TreeChange, foreseen: &mut Foreseen) {
+    fn foresee(&self, _: &PutChange, foreseen: &mut Foreseen) {
         foreseen.tree(self.dest.as_path());
     }
 
-    fn apply(&self, change: TreeChange, machine: &mut Machine<'_>) -> Result<(), OpFailure> {
+    fn apply(&self, change: PutChange, machine: &mut Machine<'_>) -> Result<(), OpFailure> {
         change.apply(machine.supplier)
     }
 }

@@ -21,7 +21,7 @@ pub use self::{
     fetch::fetch_blob,
     held::HeldTrees,
     memory::remembered,
-    put::compare_put,
+    put::{PutChange, compare_put},
     release::{ReleaseChange, compare_release},
 };
 use self::{

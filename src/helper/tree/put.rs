@@ -1,19 +1,27 @@
 //! Puts a file or directory into place, as cp(1) does: what else is there stays, and is not looked at.
 
-use std::{io, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    path::Path,
+};
 
 use rustix::{fs::RawDir, process::geteuid};
 
 use super::{
-    Place, TreeChange,
+    MAX_PATHS, Place, TreeChange,
+    ground::Ground,
     memory::Memory,
     state::{TreeState, identify, walk_failure},
-    work::Comparison,
+    work::{Comparison, Work},
 };
 use crate::{
     helper::failure::{OrFail, bad_input, io_failure},
-    plan::{self, FailureKind, HostPath, Landing, MaxDelete, OfferKind, OpFailure, Put},
-    tree::{Entry, EntryKind, Index, Manifest, RelPath, Root, Supplier, is_temporary, look_at, status_at, unix_now},
+    plan::{self, Detail, Diff, FailureKind, HostPath, Landing, MaxDelete, OfferKind, OpFailure, Put},
+    tree::{
+        Entry, EntryKind, Index, Manifest, RelPath, Root, Status, Supplier, Time, is_temporary, look_at, status_at,
+        unix_now,
+    },
 };
 
 /// Permission bits without set-user-id, set-group-id and sticky.
@@ -39,7 +47,7 @@ struct Spot {
 /// Errors: `BadInput` when the directory to hold it is missing, or a directory and something else would have to change
 /// places, because nothing is ever removed; `Content` when the manifest is not what was announced, or not of one file;
 /// those of the file system.
-pub fn compare_put(put: &Put, sweep: bool, supplier: &mut dyn Supplier) -> Result<Option<TreeChange>, OpFailure> {
+pub fn compare_put(put: &Put, sweep: bool, supplier: &mut dyn Supplier) -> Result<Option<PutChange>, OpFailure> {
     let spot = Spot::of(put)?;
     let sync = plan::Sync {
         dest: spot.directory.clone(),
@@ -61,22 +69,81 @@ pub fn compare_put(put: &Put, sweep: bool, supplier: &mut dyn Supplier) -> Resul
     let comparison =
         Comparison { dest: &spot.directory, wanted: &wanted, state: &state, place: &place, delete: sync.delete };
     let work = comparison.work().map_err(without_delete_hint)?;
-    if spot.exists && work.is_empty() && state.leftovers.is_empty() {
+    let is_all_there = spot.exists && work.is_empty() && state.leftovers.is_empty();
+    let times = times(&wanted, &state, &work);
+    if is_all_there && times.is_empty() {
         return Ok(None);
     }
-    let root_mode = HOLDER_MODE;
-    Ok(Some(TreeChange {
+    let change = TreeChange {
         dest: spot.directory,
         uid: None,
         gid: None,
-        root_mode,
+        root_mode: HOLDER_MODE,
         root_owner_differs: false,
         wanted,
         state,
         work,
         followed: None,
         donor: None,
-    }))
+    };
+    Ok(Some(PutChange { change, is_all_there, times }))
+}
+
+/// How what is in the place of a copy differs from it, and all that is needed to change it.
+#[derive(Debug)]
+pub struct PutChange {
+    change: TreeChange,
+    /// Whether times are all that differs.
+    is_all_there: bool,
+    /// What stays as it is but for its time.
+    times: Vec<(RelPath, Time)>,
+}
+
+impl PutChange {
+    /// The difference for people; see [`TreeChange::diff`]. What has another time is modified.
+    pub fn diff(&self) -> Diff {
+        let mut diff = self.change.diff();
+        for detail in diff.changes.iter_mut().flat_map(|change| &mut change.details) {
+            if let Detail::Tree { modified, paths, .. } = detail {
+                *modified += self.times.len() as u64;
+                let room = MAX_PATHS.saturating_sub(paths.len());
+                paths.extend(self.times.iter().take(room).map(|(path, _)| format!("~ {path}")));
+            }
+        }
+        diff
+    }
+
+    /// Puts the copy into place, and gives what was there already the copy's times. Errors: those of
+    /// [`TreeChange::apply`].
+    pub fn apply(self, supplier: &mut dyn Supplier) -> Result<(), OpFailure> {
+        let dest = self.change.dest.clone();
+        if !self.is_all_there {
+            self.change.apply(supplier)?;
+        }
+        let root = Root::open(dest.as_path()).or_fail("open", &dest)?;
+        let mut ground = Ground::new(&root);
+        for (path, time) in &self.times {
+            let set = ground.set_time(path.as_bytes(), *time);
+            set.map_err(|error| io_failure("set the time of", format!("{dest}/{path}"), &error))?;
+        }
+        Ok(())
+    }
+}
+
+/// What is in place, has another time, and is this user's, who alone may change that.
+fn times(wanted: &[Entry], state: &TreeState, work: &Work) -> Vec<(RelPath, Time)> {
+    let made: HashSet<usize> = work.stages.iter().map(|stage| stage.entry).collect();
+    let found: HashMap<&RelPath, &Status> = state.found.iter().map(|found| (&found.path, &found.status)).collect();
+    let user = geteuid();
+    let differs = |(index, entry): (usize, &Entry)| {
+        let status = found.get(&entry.path).filter(|_| !made.contains(&index))?;
+        let (then, now) = (entry.mtime, status.mtime);
+        // Some file systems keep whole seconds only.
+        let is_same = then.secs == now.secs && (then.nanos == now.nanos || now.nanos == 0);
+        let may = user.is_root() || status.uid == user.as_raw();
+        (!is_same && may).then(|| (entry.path.clone(), then))
+    };
+    wanted.iter().enumerate().filter_map(differs).collect()
 }
 
 impl Spot {

@@ -1,11 +1,6 @@
 //! From here to hosts: one plan with one copy, answered from the source as a sync is.
 
-use std::{
-    ffi::OsStr,
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{os::unix::ffi::OsStrExt, path::Path, sync::Arc};
 
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +37,7 @@ impl Upload {
     ) -> Result<Self, CopyError> {
         let (path, dest) = (source.to_path_buf(), dest.to_owned());
         let scan = move || {
-            let (tree, kind, skipped) = scan(&path, recursive)?;
+            let (tree, kind, skipped) = scan(&path, recursive, &sources)?;
             sources.offer(&tree);
             let name = name_of(path.as_os_str().as_bytes()).map(<[u8]>::to_vec);
             Ok(Self { sources, tree, kind, name, skipped, dest })
@@ -96,7 +91,7 @@ impl Upload {
     }
 }
 
-fn scan(path: &Path, recursive: bool) -> Result<(SourceTree, OfferKind, Skipped), CopyError> {
+fn scan(path: &Path, recursive: bool, sources: &Sources) -> Result<(SourceTree, OfferKind, Skipped), CopyError> {
     let failed = |source: std::io::Error| ScanError::Open { path: path.to_path_buf(), source: source.kind().into() };
     let found = fs_err::metadata(path).map_err(failed)?;
     let shown = path.display();
@@ -104,8 +99,8 @@ fn scan(path: &Path, recursive: bool) -> Result<(SourceTree, OfferKind, Skipped)
         if !recursive {
             return Err(CopyError::usage(format!("`{shown}` is a directory"), "copy directories with -r"));
         }
-        let mtime = Root::open(&directory(path)).and_then(|root| root.status()).map_err(failed)?.mtime;
-        let (tree, skipped) = SourceTree::whole(&directory(path))?;
+        let mtime = Root::open(path).and_then(|root| root.status()).map_err(failed)?.mtime;
+        let (tree, skipped) = SourceTree::whole(path, sources.index(path).as_deref())?;
         Ok((tree, OfferKind::Directory { mtime }, skipped))
     } else if found.is_file() {
         Ok((SourceTree::file(path)?, OfferKind::File, Skipped::default()))
@@ -113,9 +108,4 @@ fn scan(path: &Path, recursive: bool) -> Result<(SourceTree, OfferKind, Skipped)
         let hint = "only files, directories and links can be copied";
         Err(CopyError::usage(format!("cannot copy `{shown}`: it is a device, socket or pipe"), hint))
     }
-}
-
-/// The path of a directory; no text at all is the current one.
-fn directory(path: &Path) -> PathBuf {
-    if path.as_os_str() == OsStr::new("") { PathBuf::from(".") } else { path.to_path_buf() }
 }
