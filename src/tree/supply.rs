@@ -66,7 +66,7 @@ pub struct Part {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Supply {
     /// The next bytes of the demand's zstd stream; at most [`MAX_LITERAL`] bytes.
-    Literal(Vec<u8>),
+    Literal(#[serde(with = "whole_bytes")] Vec<u8>),
     /// So many decompressed bytes of the stream belong to the current want next.
     Take(u64),
     /// This part of the current want's old version comes next.
@@ -85,6 +85,7 @@ pub enum Supply {
         /// Decompressed length in bytes, at most [`MAX_PATCHED`].
         len: u32,
         /// The frame, never longer than what it decompresses to.
+        #[serde(with = "whole_bytes")]
         frame: Vec<u8>,
     },
     /// The current want is complete.
@@ -123,6 +124,38 @@ impl Supply {
     /// Whether nothing more comes about the current want.
     pub fn ends_want(&self) -> bool {
         matches!(self, Self::End | Self::Unknown | Self::Finer { .. } | Self::Gone { .. })
+    }
+}
+
+/// Bytes as one piece: the same on the wire as a sequence of them, without a call for each.
+mod whole_bytes {
+    use std::fmt;
+
+    use serde::{
+        Deserializer, Serializer,
+        de::{Error, Visitor},
+    };
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        deserializer.deserialize_bytes(Bytes)
+    }
+
+    struct Bytes;
+
+    impl Visitor<'_> for Bytes {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
     }
 }
 
