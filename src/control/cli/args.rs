@@ -248,12 +248,12 @@ Where a copy lands, as with cp(1):
   cp LAB -r tree/ HOST:/dir         the same: a slash at the end of SOURCE changes nothing
   cp LAB -r tree/. HOST:/dir        what is in tree, right into /dir
   cp LAB -r HOST:/var/log .         ./log
-  cp LAB -r 'HOST-*:/var/log' logs  logs/HOST-1/log, logs/HOST-2/log: a directory for each of several hosts
+  cp LAB -r 'HOST-*:/var/log' logs  logs/HOST-1/log, logs/HOST-2/log and so on
 
-Nothing is deleted. Content that is there already is not sent. Modes and times are kept; what is new belongs to who
-writes it. Links are copied as links, and a link that is in the way of a file is replaced, never written through; only
-SOURCE itself may be a link that is followed. Sockets, pipes and devices are left out and named. From a host, no
-set-user-id, set-group-id or sticky bit is taken over.";
+Nothing is deleted. Content that is there already is not sent. Modes and times are kept; what is new belongs \
+to who writes it. Links are copied as links, and a link that is in the way of a file is replaced, never \
+written through; only SOURCE itself may be a link that is followed. Sockets, pipes and devices are left out \
+and named. From a host, no set-user-id, set-group-id or sticky bit is taken over.";
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Cp {
