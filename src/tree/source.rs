@@ -192,7 +192,7 @@ impl SourceTree {
         Self::of(Arc::clone(root), entries, status.mode, Arc::clone(&self.rules), xattrs).map(Some)
     }
 
-    fn of(
+    pub(super) fn of(
         root: Arc<Root>,
         entries: Vec<Entry>,
         mode: u32,
@@ -262,7 +262,7 @@ fn covers(outermost: &[RelPath], path: &RelPath) -> bool {
     last.is_some_and(|candidate| path == candidate || path.is_below(candidate.as_bytes()))
 }
 
-fn open(path: &Path) -> Result<Root, ScanError> {
+pub(super) fn open(path: &Path) -> Result<Root, ScanError> {
     Root::open(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotADirectory => ScanError::NotADirectory { path: path.to_path_buf() },
         _ => ScanError::Open { path: path.to_path_buf(), source },
@@ -270,13 +270,13 @@ fn open(path: &Path) -> Result<Root, ScanError> {
 }
 
 /// What a path leads to now.
-fn identity(path: &Path) -> Result<(u64, u64), ScanError> {
+pub(super) fn identity(path: &Path) -> Result<(u64, u64), ScanError> {
     let failed = |source| ScanError::Open { path: path.to_path_buf(), source };
     let status = open(path)?.status().map_err(failed)?;
     Ok((status.dev, status.ino))
 }
 
-fn entries(
+pub(super) fn entries(
     root: &Root,
     nodes: Vec<Node>,
     known: &Index,

@@ -254,7 +254,7 @@ impl Walk {
     }
 
     /// Takes an entry in; none when it is ignored or has vanished.
-    fn visit(
+    pub(super) fn visit(
         &mut self,
         root: &Root,
         directory: &OwnedFd,

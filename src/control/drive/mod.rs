@@ -4,6 +4,7 @@
 mod ahead;
 mod component;
 mod containers;
+mod copy;
 mod error;
 mod events;
 mod explain;
@@ -13,6 +14,7 @@ mod graph;
 mod ledger;
 mod meter;
 mod meters;
+mod offer;
 mod push;
 mod run;
 mod session;
@@ -24,6 +26,7 @@ mod usual;
 mod watch;
 
 pub use containers::{Down, down, ps};
+pub use copy::{Copied, CopyDirection, CopyError, CopyReport, CopyRequest, copy};
 pub use error::{DriveError, HostError};
 pub use events::Events;
 pub use explain::{ExplainError, Explanation, explain};

@@ -18,13 +18,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     HostError,
-    ahead::{HostMemory, places},
+    ahead::{HostMemory, manifests, places},
     meter::{Meter, Said},
     sources::Sources,
 };
 use crate::{
-    control::link::{HelperProgram, HelperReceiver, HelperSender, Link, Stream, Target},
-    plan::{Answer, Facts, Outcome, Plan, Question, StepId, Tally},
+    control::{
+        event::Transfer,
+        link::{HelperProgram, HelperReceiver, HelperSender, Link, Stream, Target},
+    },
+    plan::{Answer, Facts, Offer, OpFailure, Outcome, Plan, Question, StepId, Tally},
     tree::{Care, Demand, Digest, Supply},
     wire::{FromHelper, Mode, NearHello, PROTOCOL, StepEvent, StepReport, ToHelper},
 };
@@ -40,11 +43,13 @@ const CANCEL_DEADLINE: Duration = Duration::from_millis(1500);
 /// How long a plan waits for another run to let go of the host.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 
-enum Inbound {
+pub(super) enum Inbound {
     Steps(Vec<StepReport>),
     Demand(Demand),
     Answers(Vec<Answer>),
     Done(Tally),
+    Offered(Result<Offer, OpFailure>),
+    Supply(Supply),
 }
 
 type Requests = Arc<Mutex<Routes>>;
@@ -138,6 +143,11 @@ impl HostSession {
         })
     }
 
+    /// What has travelled to the host so far.
+    pub(super) fn transfer(&self) -> Transfer {
+        self.meter.total()
+    }
+
     /// What the host is.
     pub fn facts(&self) -> &Arc<Facts> {
         &self.facts
@@ -199,7 +209,7 @@ impl HostSession {
         let guard = RequestGuard { session: self, request };
         let _metered = PlanGuard(&self.meter);
         let places = places(&plan);
-        let lists = places.values().map(|(_, manifest)| *manifest).collect();
+        let lists = manifests(&plan);
         let plan = if places.is_empty() { plan } else { self.send_ahead(request, mode, care, plan, sources).await? };
         self.sender.send(&ToHelper::Plan { request, mode, plan }).await?;
         let mut supplying: Option<JoinHandle<()>> = None;
@@ -233,6 +243,9 @@ impl HostSession {
                     }
                     Some(Inbound::Done(tally)) => break Ok(PlanEnd { tally, cancelled }),
                     Some(Inbound::Answers(_)) => break Err(HostError::Protocol("answers to a plan")),
+                    Some(Inbound::Offered(_) | Inbound::Supply(_)) => {
+                        break Err(HostError::Protocol("an offer in answer to a plan"));
+                    }
                 },
             }
         };
@@ -283,6 +296,11 @@ impl HostSession {
         self.memory.learn(made);
     }
 
+    /// Sends a message to the helper.
+    pub(super) async fn send(&self, message: &ToHelper) -> Result<(), HostError> {
+        Ok(self.sender.send(message).await?)
+    }
+
     /// Says goodbye: the helper ends. The link closes when the last owner of the session is gone.
     pub async fn close(self: Arc<Self>) {
         // The helper also ends when the channel does; this only spares it an error.
@@ -313,8 +331,13 @@ impl HostSession {
     }
 
     fn register(&self) -> Result<(u32, mpsc::Receiver<Inbound>), HostError> {
+        self.register_for(INBOX)
+    }
+
+    /// Opens a request of which so many messages may wait.
+    pub(super) fn register_for(&self, messages: usize) -> Result<(u32, mpsc::Receiver<Inbound>), HostError> {
         let request = self.next_request.fetch_add(1, Ordering::Relaxed);
-        let (sender, inbox) = mpsc::channel(INBOX);
+        let (sender, inbox) = mpsc::channel(messages);
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(why) = &routes.lost {
             return Err(HostError::Lost { why: why.to_string() });
@@ -323,11 +346,11 @@ impl HostSession {
         Ok((request, inbox))
     }
 
-    fn unregister(&self, request: u32) {
+    pub(super) fn unregister(&self, request: u32) {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner).open.remove(&request);
     }
 
-    fn lost(&self) -> HostError {
+    pub(super) fn lost(&self) -> HostError {
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let why = routes.lost.as_deref().unwrap_or("the helper ended").to_owned();
         HostError::Lost { why }
@@ -335,9 +358,9 @@ impl HostSession {
 }
 
 /// Forgets a request however its future ends.
-struct RequestGuard<'a> {
-    session: &'a HostSession,
-    request: u32,
+pub(super) struct RequestGuard<'a> {
+    pub(super) session: &'a HostSession,
+    pub(super) request: u32,
 }
 
 impl Drop for RequestGuard<'_> {
@@ -363,6 +386,13 @@ async fn route(mut receiver: HelperReceiver, routes: Requests) {
             Ok(Some(FromHelper::Demand { request, demand })) => (request, Inbound::Demand(demand)),
             Ok(Some(FromHelper::Done { request, tally })) => (request, Inbound::Done(tally)),
             Ok(Some(FromHelper::Answers { request, answers })) => (request, Inbound::Answers(answers)),
+            Ok(Some(FromHelper::Offered { request, offer })) => (request, Inbound::Offered(offer)),
+            Ok(Some(FromHelper::Supply { request, supply })) if supply.is_bounded() => {
+                (request, Inbound::Supply(supply))
+            }
+            Ok(Some(FromHelper::Supply { .. })) => {
+                break "the host sent more content at once than is allowed".to_owned();
+            }
             Ok(Some(FromHelper::Fault { why })) => break format!("the helper gave up: {why}"),
             Ok(Some(FromHelper::Hello(_))) => break "the helper said hello twice".to_owned(),
             Ok(None) => break "the helper ended".to_owned(),

@@ -116,13 +116,18 @@ impl Sources {
     }
 
     fn scan(&self, TreeKey { source, ignore, xattrs }: &TreeKey) -> Result<SourceTree, ScanError> {
-        let index = self.cache.as_ref().map(|cache| cache.join("scan").join(SourceTree::index_name(source)));
+        let index = self.index(source);
         let index = index.as_deref();
         if *xattrs {
             SourceTree::scan_with_xattrs(source, ignore, index)
         } else {
             SourceTree::scan(source, ignore, index)
         }
+    }
+
+    /// The file that remembers what was hashed of a tree, when there is a place for it.
+    pub(super) fn index(&self, source: &Path) -> Option<PathBuf> {
+        self.cache.as_ref().map(|cache| cache.join("scan").join(SourceTree::index_name(source)))
     }
 
     /// Whether a recipe has asked for a tree.
@@ -179,6 +184,11 @@ impl Sources {
             // What is wrong, a scan of the whole says best.
             Ok(None) | Err(_) => self.scan(key),
         }
+    }
+
+    /// Offers a tree that was scanned elsewhere.
+    pub(super) fn offer(&self, tree: &SourceTree) {
+        self.add(|contents| contents.add_tree(tree));
     }
 
     /// Offers a local file; its digest and length in bytes.

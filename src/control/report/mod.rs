@@ -24,6 +24,7 @@ mod words;
 pub use diff::config_changes_text;
 pub use failure::problem_text;
 pub use follow::{Reporter, follow, reporter, reporter_to};
+pub use json::JSON_SCHEMA;
 pub use paint::{clean, plain};
 pub use style::{ColorWhen, ReportKind, ReportStyle, Sinks};
 pub use table::{Cell, Column, Table, Tone};

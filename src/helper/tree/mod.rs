@@ -6,6 +6,7 @@ mod ground;
 mod held;
 mod memory;
 mod names;
+mod put;
 mod release;
 mod salvage;
 mod space;
@@ -22,6 +23,7 @@ pub use self::{
     fetch::fetch_blob,
     held::HeldTrees,
     memory::remembered,
+    put::{PutChange, compare_put},
     release::{ReleaseChange, compare_release},
 };
 use self::{

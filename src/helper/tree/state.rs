@@ -137,14 +137,14 @@ fn leads_nowhere(path: &Path) -> bool {
     fs_err::symlink_metadata(path).is_ok()
 }
 
-fn walk_failure(error: &WalkError) -> OpFailure {
+pub(super) fn walk_failure(error: &WalkError) -> OpFailure {
     match error {
         WalkError::Read { path, source } => io_failure("read", path.display(), source),
         other => OpFailure::new(FailureKind::Io, other.to_string()),
     }
 }
 
-fn identify(root: &Root, nodes: Vec<Node>, known: &Index, fresh: &mut Index, scanned_at: i64) -> Vec<Found> {
+pub(super) fn identify(root: &Root, nodes: Vec<Node>, known: &Index, fresh: &mut Index, scanned_at: i64) -> Vec<Found> {
     let further = further_names(&nodes);
     let mut found: Vec<Found> = Vec::with_capacity(nodes.len());
     let (mut unread, mut bytes) = (Vec::new(), 0);
