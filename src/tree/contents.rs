@@ -16,6 +16,7 @@ use super::{
     answer::Answer,
     delta::{Delta, Origin, Said, SayError},
     hash::digest_of,
+    shown,
     units::{Made, SharedUnits, Unit, answer_units, units},
 };
 
@@ -209,8 +210,8 @@ impl Contents {
             // Part of it may have been said already; the host begins anew.
             SayError::Old => Ok(Ok(Supply::Unknown)),
         };
-        // One byte more than wanted, so that growth shows, and a file that grows for ever ends.
-        let reader = origin.reader().take(want.size.saturating_add(1));
+        // A file that has grown since still begins with what was scanned.
+        let reader = origin.reader().take(want.size);
         // Patches are said while the rest is still being read: the host is at work meanwhile.
         let found = Delta::find(reader, chunks, |delta, index| match &version {
             Some((version, _)) => delta.say_patch(index, &origin, &version.file, answer),
@@ -254,7 +255,7 @@ impl Contents {
                 self.trees.iter().find_map(in_tree).ok_or_else(missing)?
             }
         };
-        let name = format!("`{}`", name.display());
+        let name = format!("`{}`", shown(&name));
         match file {
             Ok(file) => Ok((Origin::File(file), name)),
             Err(error) => Err(format!("cannot read {name}: {error}")),
@@ -269,7 +270,7 @@ impl Contents {
         answer: &mut Answer<'_>,
     ) -> io::Result<Result<Supply, String>> {
         self.keep_in_background(want, origin, None);
-        let mut reader = origin.reader().take(want.size.saturating_add(1));
+        let mut reader = origin.reader().take(want.size);
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; READ];
         loop {

@@ -28,6 +28,8 @@ mod ignore;
 #[cfg(any(feature = "control", feature = "helper"))]
 mod index;
 #[cfg(any(feature = "control", feature = "helper"))]
+mod pattern;
+#[cfg(any(feature = "control", feature = "helper"))]
 mod root;
 #[cfg(feature = "control")]
 mod source;
@@ -54,7 +56,7 @@ pub use index::{Index, IndexKey, replace_file, unix_now};
 pub use literal::LiteralDecoder;
 pub use manifest::{Entry, EntryKind, MAX_MANIFEST, Manifest, ManifestError, Time, root_of};
 pub use patch::ManifestPatch;
-pub use path::{PathError, RelPath, is_temporary, printable};
+pub use path::{PathError, RelPath, is_temporary, printable, shown};
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use root::{Root, Status, status_at};
 #[cfg(feature = "control")]

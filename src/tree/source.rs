@@ -11,7 +11,7 @@ use rustix::fs::fstat;
 
 use super::{
     Digest, Entry, EntryKind, HashError, IgnoreRules, Index, Manifest, ManifestError, Node, NodeKind, PatternError,
-    RelPath, Root, Status, TreeSummary, WalkError, hash_files, index::unix_now, walk, walk_at,
+    RelPath, Root, Status, TreeSummary, WalkError, hash_files, index::unix_now, shown, status_at, walk, walk_at,
 };
 
 /// A directory of the near side, scanned completely: the only thing a host's directory is ever made equal to.
@@ -30,7 +30,7 @@ pub struct SourceTree {
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
     /// The source is missing or cannot be opened.
-    #[error("cannot open source tree `{path}`", path = path.display())]
+    #[error("cannot open source tree `{path}`", path = shown(path))]
     Open {
         /// Which.
         path: PathBuf,
@@ -39,7 +39,7 @@ pub enum ScanError {
         source: io::Error,
     },
     /// The source is not a directory.
-    #[error("source tree `{path}` is not a directory", path = path.display())]
+    #[error("source tree `{path}` is not a directory", path = shown(path))]
     NotADirectory {
         /// Which.
         path: PathBuf,
@@ -51,7 +51,7 @@ pub enum ScanError {
     #[error(transparent)]
     Walk(#[from] WalkError),
     /// A file cannot be read, or changes all the time.
-    #[error("cannot read `{path}`", path = path.display())]
+    #[error("cannot read `{path}`", path = shown(path))]
     File {
         /// Which.
         path: PathBuf,
@@ -60,7 +60,7 @@ pub enum ScanError {
         source: HashError,
     },
     /// A socket, pipe or device.
-    #[error("`{path}` is {what}, which cannot be synced", path = path.display())]
+    #[error("`{path}` is {what}, which cannot be synced", path = shown(path))]
     Special {
         /// Which.
         path: PathBuf,
@@ -68,7 +68,7 @@ pub enum ScanError {
         what: &'static str,
     },
     /// Too many entries, or a combination that is no tree.
-    #[error("cannot describe source tree `{path}`", path = path.display())]
+    #[error("cannot describe source tree `{path}`", path = shown(path))]
     Manifest {
         /// Root of the tree.
         path: PathBuf,
@@ -77,7 +77,7 @@ pub enum ScanError {
         source: ManifestError,
     },
     /// Another directory took the source's place during the scan.
-    #[error("source tree `{path}` was replaced while it was read", path = path.display())]
+    #[error("source tree `{path}` was replaced while it was read", path = shown(path))]
     Replaced {
         /// Which.
         path: PathBuf,
@@ -96,8 +96,26 @@ impl ScanError {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 Some(format!("leave it out with a pattern in .cuisineignore: {name}"))
             }
-            Self::Replaced { .. } | Self::File { source: HashError::Changing, .. } => {
+            Self::Replaced { .. }
+            | Self::Walk(WalkError::Changed { .. })
+            | Self::File { source: HashError::Changing, .. } => {
                 Some("run again when the build has finished".to_owned())
+            }
+            Self::Open { source, .. }
+            | Self::File { source: HashError::Read(source), .. }
+            | Self::Walk(WalkError::Read { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Some("run as its owner, make it readable, or leave it out with a pattern in .cuisineignore".to_owned())
+            }
+            Self::Walk(WalkError::Path { .. }) => {
+                Some("shorten the names, or leave it out with a pattern in .cuisineignore".to_owned())
+            }
+            Self::Pattern(_) | Self::Walk(WalkError::Pattern { .. }) => {
+                Some("correct the pattern; a backslash before a sign takes its meaning away".to_owned())
+            }
+            Self::Walk(WalkError::IgnoreFile { .. }) => {
+                Some("save it as UTF-8, in a directory named in UTF-8".to_owned())
             }
             _ => None,
         }
@@ -112,23 +130,29 @@ impl SourceTree {
     /// without reading. It is only a cache; what goes wrong with it is no error.
     pub fn scan(root: &Path, ignore: &[String], index: Option<&Path>) -> Result<Self, ScanError> {
         let opened = open(root)?;
-        let before = identity(root)?;
+        let open_error = |source| ScanError::Open { path: root.to_path_buf(), source };
+        let status = opened.status().map_err(open_error)?;
         let scanned_at = unix_now();
         let mut rules = IgnoreRules::new(ignore)?;
         let found = walk(&opened, &mut rules, true)?;
         let known = index.map(Index::load).unwrap_or_default();
         let mut fresh = Index::default();
         let entries = entries(&opened, found.nodes, &known, &mut fresh, scanned_at)?;
-        if identity(root)? != before {
+        if identity(root)? != (status.dev, status.ino) {
             return Err(ScanError::Replaced { path: root.to_path_buf() });
+        }
+        // Half-written rules would have hosts lose what they are to keep.
+        for (path, key) in &found.rule_files {
+            let now = opened.open_directory(path.parent()).and_then(|directory| status_at(directory, path.name()));
+            if now.map(|status| status.key()).ok() != Some(*key) {
+                return Err(WalkError::Changed { path: opened.path_of(path.as_bytes()) }.into());
+            }
         }
         if let Some(path) = index.filter(|_| fresh != known) {
             // Without an index the next scan is slower, nothing else.
             let _ = fresh.save(path);
         }
-        let open_error = |source| ScanError::Open { path: root.to_path_buf(), source };
-        let mode = opened.status().map_err(open_error)?.mode;
-        Self::of(Arc::new(opened), entries, mode, Arc::new(rules))
+        Self::of(Arc::new(opened), entries, status.mode, Arc::new(rules))
     }
 
     /// The tree as it is now, given that nothing but these paths, and what is below them, has changed since. Costs
@@ -181,7 +205,7 @@ impl SourceTree {
             _ => None,
         });
         let summary = TreeSummary {
-            origin: root.path().display().to_string(),
+            origin: shown(root.path()),
             root: manifest.root(),
             manifest: Digest::of(&encoded),
             manifest_size: encoded.len() as u64,
