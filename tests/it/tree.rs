@@ -5,6 +5,7 @@ mod any_tree;
 mod apply;
 mod campaign;
 mod child;
+mod churn;
 mod delta;
 mod follow;
 mod matcher;

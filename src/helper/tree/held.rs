@@ -89,6 +89,10 @@ impl HeldTrees {
             return None;
         }
         let manifest = patch.apply(&held.manifest).ok().filter(|manifest| manifest.root() == op.tree.root)?;
+        if manifest.entries().is_empty() {
+            // A comparison of the whole decides whether everything may go.
+            return None;
+        }
         held.change(op, place, patch, manifest)
     }
 

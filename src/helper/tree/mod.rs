@@ -93,8 +93,8 @@ struct Donor {
 /// Compared are paths, kinds, contents, link targets and permission bits of everything below the directory, and owner
 /// and group where [`Place`] gives them; times are not. The mode of the directory itself is left alone.
 ///
-/// Errors: `BadInput` when the destination is no directory, holds ignored entries where the tree has a file, or more
-/// would be deleted than the op allows; `Permission` or `Io` when it cannot be read; `Content` when what was supplied
+/// Errors: `BadInput` when the destination is no directory, holds ignored entries where the tree has a file, the tree
+/// is empty and everything would be deleted without a limit, or more would be deleted than the op allows; `Permission` or `Io` when it cannot be read; `Content` when what was supplied
 /// is not what was announced.
 pub fn compare(
     op: &plan::Sync,
@@ -119,6 +119,9 @@ pub fn compare(
     }
     let manifest = manifest(op, place, &memory, supplier)?;
     let wanted = wanted(&manifest, &rules);
+    if wanted.is_empty() && !state.found.is_empty() && op.delete == MaxDelete::Any {
+        return Err(empty_source(op));
+    }
     let comparison = Comparison { dest: &op.dest, wanted: &wanted, state: &state, place, delete: op.delete };
     let work = comparison.work()?;
     let root_owner_differs = state.root.as_ref().is_some_and(|(_, status)| !owner_fits(status, place.uid, place.gid));
@@ -178,6 +181,16 @@ fn refuse_to_lose_the_host(op: &plan::Sync, place: &Place<'_>) -> Result<(), OpF
     }
     let message = format!("cannot sync to `{}` with deletions: {why}", op.dest);
     Err(bad_input(message).hint("sync without `delete`, or to a directory further down"))
+}
+
+/// A source without anything is more often not built, not mounted or the wrong one than meant: it must not empty a host.
+fn empty_source(op: &plan::Sync) -> OpFailure {
+    let message = format!(
+        "cannot sync to `{}`: source tree `{}` is empty, so everything there would be deleted",
+        op.dest, op.tree.origin
+    );
+    let hint = "build or mount the source; if everything is to go, say how much: `delete = {\"max\": 100}`";
+    bad_input(message).hint(hint)
 }
 
 /// The tree's manifest: remembered, or else fetched and remembered.
