@@ -1,6 +1,7 @@
 //! `push` and `push --watch` of the real program against real containers, and `sync explain`.
 
 mod edits;
+mod refusals;
 mod rollback;
 mod watch;
 

@@ -9,7 +9,7 @@ use std::{
 
 use super::{ahead::Manifests, eye::Touched};
 use crate::{
-    control::link::launcher,
+    control::{link::launcher, recipe::Refusal},
     tree::{Contents, Demand, Digest, RelPath, ScanError, SourceTree, Supply, TreeSummary, Versions},
 };
 
@@ -23,6 +23,28 @@ pub(super) struct Sources {
     trees: Mutex<HashMap<TreeKey, Scanned>>,
     index_dir: Option<PathBuf>,
     manifests: Manifests,
+    roots: Mutex<Roots>,
+}
+
+/// Which directories the trees were when they were looked at last.
+#[derive(Debug, Default)]
+struct Roots {
+    /// Device and inode by path.
+    known: HashMap<PathBuf, (u64, u64)>,
+    /// Paths at which the last look found another directory than the one before.
+    replaced: Vec<PathBuf>,
+}
+
+impl Roots {
+    /// Takes note of what a look found, if it found anything.
+    fn note(&mut self, path: &Path, tree: &SourceTree) {
+        let Ok(status) = tree.root().status() else { return };
+        let identity = (status.dev, status.ino);
+        let before = self.known.insert(path.to_path_buf(), identity);
+        if before.is_some_and(|before| before != identity) && !self.replaced.iter().any(|other| other == path) {
+            self.replaced.push(path.to_path_buf());
+        }
+    }
 }
 
 /// A source tree that is watched for changes.
@@ -53,7 +75,7 @@ impl Sources {
     }
 
     /// Scans a source tree, or gives the result of the scan that this run already made.
-    pub(super) fn tree(&self, source: &Path, ignore: &[String]) -> Result<TreeSummary, String> {
+    pub(super) fn tree(&self, source: &Path, ignore: &[String]) -> Result<TreeSummary, Refusal> {
         let key = (source.to_owned(), ignore.to_owned());
         let scanned = Arc::clone(lock(&self.trees).entry(key).or_default());
         // Held over the scan: a second host that wants the same tree waits instead of scanning again.
@@ -61,8 +83,11 @@ impl Sources {
         if let Some(tree) = &*scanned {
             return Ok(tree.summary().clone());
         }
-        let tree = self.scan(source, ignore).map_err(|error| super::error::chain(&error))?;
+        let tree = self
+            .scan(source, ignore)
+            .map_err(|error| Refusal { why: super::error::chain(&error), hint: error.hint() })?;
         let summary = tree.summary().clone();
+        lock(&self.roots).note(source, &tree);
         self.add(|contents| contents.add_tree(&tree));
         *scanned = Some(tree);
         Ok(summary)
@@ -89,6 +114,20 @@ impl Sources {
         SourceTree::scan(source, ignore, index.as_deref())
     }
 
+    /// The sources whose place another directory had taken when they were looked at last: built anew, or not mounted.
+    pub(super) fn replaced(&self) -> Vec<PathBuf> {
+        lock(&self.roots).replaced.clone()
+    }
+
+    /// Whether this is the manifest of such a source.
+    pub(super) fn is_replaced(&self, manifest: Digest) -> bool {
+        let trees: Vec<(PathBuf, Scanned)> =
+            lock(&self.trees).iter().map(|((path, _), scanned)| (path.clone(), Arc::clone(scanned))).collect();
+        let is_of = |scanned: &Scanned| lock(scanned).as_ref().is_some_and(|tree| tree.summary().manifest == manifest);
+        let replaced = self.replaced();
+        trees.iter().any(|(path, scanned)| replaced.contains(path) && is_of(scanned))
+    }
+
     /// Whether a recipe has asked for a tree.
     pub(super) fn has_trees(&self) -> bool {
         !lock(&self.trees).is_empty()
@@ -113,6 +152,7 @@ impl Sources {
         let trees: Vec<(TreeKey, Scanned)> =
             lock(&self.trees).iter().map(|(key, scanned)| (key.clone(), Arc::clone(scanned))).collect();
         let (mut is_other, mut offered) = (false, lock(&self.contents).emptied());
+        lock(&self.roots).replaced.clear();
         for ((source, ignore), scanned) in trees {
             let mut scanned = lock(&scanned);
             let tree = match (&*scanned, touched.below(&source)) {
@@ -121,6 +161,7 @@ impl Sources {
             };
             if let Some(tree) = &tree {
                 offered.add_tree(tree);
+                lock(&self.roots).note(&source, tree);
             }
             // Times alone are no change: they are no part of a tree's equality.
             is_other |= match (scanned.as_ref().map(SourceTree::summary), tree.as_ref().map(SourceTree::summary)) {
