@@ -13,7 +13,7 @@ use crate::support::lab::{Run, TestLab};
 
 /// Sources and destinations that cannot be, by component; `node-1` has a small, a read-only and somebody else's
 /// directory.
-const CASES: [(&str, &str, &str); 14] = [
+const CASES: [(&str, &str, &str); 15] = [
     ("missing", "sources/missing", "/opt/app"),
     ("file", "sources/file", "/opt/app"),
     ("leads-nowhere", "sources/leads-nowhere", "/opt/app"),
@@ -26,6 +26,7 @@ const CASES: [(&str, &str, &str); 14] = [
     ("onto-file", "sources/good", "/srv/file"),
     ("below-file", "sources/good", "/srv/file/app"),
     ("onto-broken-link", "sources/good", "/srv/link"),
+    ("too-long", "sources/good", "/opt/TOO-LONG/app"),
     ("full", "sources/large", "/small/app"),
     ("read-only", "sources/good", "/sealed/app"),
 ];
@@ -54,6 +55,7 @@ params = { build = "sources/good", dest = "/opt/app" }
 "#,
     );
     for (name, source, dest) in CASES {
+        let dest = dest.replace("TOO-LONG", &"long".repeat(70));
         writeln!(
             text,
             "[component.{name}]\nrecipe = \"app\"\nhosts = [\"node-1\"]\nparams = {{ build = \"{source}\", dest = \"{dest}\" }}\n"
@@ -164,7 +166,7 @@ fn told(lab: &TestLab, run: &Run) -> String {
     let directory = lab.path("").display().to_string();
     let text =
         run.stderr.replace(&directory, "LAB/").replace(&lab.path("sources").display().to_string(), "LAB/sources");
-    let text = text.replace(&"deep".repeat(60), "DEEP");
+    let text = text.replace(&"deep".repeat(60), "DEEP").replace(&"long".repeat(70), "TOO-LONG");
     // Progress comes and goes with the time that things take; the error is what counts.
     let from = text.find("error:").unwrap_or(0);
     text[from..].trim_end().to_owned()

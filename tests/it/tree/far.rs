@@ -31,6 +31,7 @@ fn program() -> &'static Path {
     static PROGRAM: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = PROGRAM.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
+        fs_err::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let path = dir.path().join("cuisine-helper");
         let packed = fs_err::read(env!("OVS_CUISINE_EMBEDDED_HELPER_ZST")).unwrap();
         zstd::stream::copy_decode(packed.as_slice(), fs_err::File::create(&path).unwrap()).unwrap();
@@ -38,6 +39,15 @@ fn program() -> &'static Path {
         (dir, path)
     });
     path
+}
+
+/// Who the helper is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum As {
+    /// Root, whose state lies in the world, though it believes that it is in `/var/lib`.
+    Root,
+    /// An ordinary user, who owns the destination and its state in the world.
+    Nobody,
 }
 
 /// What ends a helper before its time.
@@ -93,7 +103,7 @@ impl Write for Tap {
     }
 }
 
-/// A helper whose state lies in the world, though it believes that it is in `/var/lib`.
+/// A helper at work.
 struct Far {
     child: Child,
     tap: Tap,
@@ -101,11 +111,16 @@ struct Far {
 }
 
 impl Far {
-    fn start(world: &World, end: End) -> Self {
+    fn start(world: &World, who: As, end: End) -> Self {
         fs_err::create_dir_all(world.state()).unwrap();
+        let script = match who {
+            As::Root => "mount --bind \"$0\" /var/lib; exec \"$1\" serve \"$2\"",
+            As::Nobody => {
+                "exec setpriv --reuid 65534 --regid 65534 --clear-groups env XDG_STATE_HOME=\"$0\" \"$1\" serve \"$2\""
+            }
+        };
         let mut child = Command::new("unshare")
-            .args(["--mount", "--propagation", "private", "sh", "-euc"])
-            .arg("mount --bind \"$0\" /var/lib; exec \"$1\" serve \"$2\"")
+            .args(["--mount", "--propagation", "private", "sh", "-euc", script])
             .arg(world.state())
             .arg(program())
             .arg(NONCE)
@@ -273,12 +288,12 @@ fn wait_until_still(pid: Pid) {
 pub(super) fn run(
     world: &World,
     source: &SourceTree,
-    end: End,
+    (who, end): (As, End),
     mut look_in: impl FnMut() + Send + 'static,
 ) -> (Ran, usize) {
     let mut contents = Contents::new();
     contents.add_tree(source);
-    let mut far = Far::start(world, end);
+    let mut far = Far::start(world, who, end);
     let pid = Pid::from_child(&far.child);
     let guard = Guard::set(&world.dst(), pid, move |number| {
         look_in();

@@ -6,20 +6,21 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use ovs_cuisine::plan::Outcome;
 use proptest::prelude::*;
 
 use super::{
-    far::{End, Ran, run},
+    far::{As, End, Ran, run},
     script::{build, edit, script, tree, trial},
-    world::{Seen, World, look},
+    world::{Seen, World, look, set_mode},
 };
 
-/// Cases of the trial, each with two interruptions.
+/// Cases of the trial, each with two interruptions; and those in which the helper is no root.
 const RUNS: u32 = 40;
+const RUNS_AS_NOBODY: u32 = 12;
 
 type Listing = BTreeMap<PathBuf, Seen>;
 
@@ -43,10 +44,15 @@ fn rsync_says(world: &World) -> String {
 
 /// What is wrong with a destination between an old and a new state: every entry must be that of one of them, and what
 /// both have must be there.
-fn torn(now: &Listing, old: &Listing, new: &Listing) -> Vec<String> {
+/// An ordinary user gives itself the rights that it needs in a directory, and takes them back at the end.
+fn torn(who: As, now: &Listing, old: &Listing, new: &Listing) -> Vec<String> {
     let mut wrong = Vec::new();
+    let is = |seen: &Seen, of: Option<&Seen>| match (seen, of) {
+        (Seen::Dir { mode }, Some(Seen::Dir { mode: known })) if who == As::Nobody => *mode | 0o700 == *known | 0o700,
+        _ => of == Some(seen),
+    };
     for (path, seen) in now.iter().filter(|(path, _)| !is_temporary(path)) {
-        if old.get(path) != Some(seen) && new.get(path) != Some(seen) {
+        if !is(seen, old.get(path)) && !is(seen, new.get(path)) {
             let (was, becomes) = (old.get(path), new.get(path));
             wrong.push(format!("`{}` is {seen:?}, was {was:?}, becomes {becomes:?}", path.display()));
         }
@@ -74,23 +80,23 @@ struct Count {
     moments: u32,
 }
 
-fn interrupt(world: &World, end: End, count: &Mutex<Count>) {
+fn interrupt(world: &World, (who, end): (As, End), count: &Mutex<Count>) {
     let (old, new) = (look(&world.dst()), look(&world.src()));
     let source = world.scan();
     let found = Arc::new(Mutex::new((Vec::new(), 0)));
     let (dst, seen) = (world.dst(), Arc::clone(&found));
     let (before, after) = (old.clone(), new.clone());
-    let (ran, _) = run(world, &source, end, move || {
+    let (ran, _) = run(world, &source, (who, end), move || {
         let mut seen = seen.lock().unwrap();
         seen.1 += 1;
         let number = seen.1;
-        let wrong = torn(&look(&dst), &before, &after);
+        let wrong = torn(who, &look(&dst), &before, &after);
         seen.0.extend(wrong.into_iter().map(|wrong| format!("at change {number}: {wrong}")));
     });
     let (mut wrong, moments) = std::mem::take(&mut *found.lock().unwrap());
-    wrong.extend(torn(&look(&world.dst()), &old, &new).into_iter().map(|wrong| format!("afterwards: {wrong}")));
+    wrong.extend(torn(who, &look(&world.dst()), &old, &new).into_iter().map(|wrong| format!("afterwards: {wrong}")));
     assert_eq!(wrong, Vec::<String>::new());
-    let mut count = count.lock().unwrap();
+    let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
     count.moments += moments;
     match ran {
         Ran::Gone => count.gone += 1,
@@ -101,22 +107,50 @@ fn interrupt(world: &World, end: End, count: &Mutex<Count>) {
 
 #[test]
 fn at_any_point_every_file_is_whole_and_the_next_run_converges() {
+    trial_as(As::Root, RUNS);
+}
+
+#[test]
+fn likewise_when_the_helper_is_an_ordinary_user() {
+    trial_as(As::Nobody, RUNS_AS_NOBODY);
+}
+
+/// Makes what the helper works with its user's own.
+fn give(world: &World) {
+    set_mode(world.path(), 0o755);
+    fs_err::create_dir_all(world.state()).unwrap();
+    let status =
+        Command::new("chown").args(["-hR", "65534:65534"]).args([world.src(), world.dst(), world.state()]).status();
+    assert!(status.unwrap().success());
+}
+
+fn trial_as(who: As, runs: u32) {
     let count = Mutex::new(Count::default());
-    trial(RUNS, &(tree(), script(), script(), end(), end()), |(tree, first, second, one, other)| {
+    trial(runs, &(tree(), script(), script(), end(), end()), |(tree, first, second, one, other)| {
         let world = World::new();
         build(&world, &tree);
         world.sync_well();
         edit(&world, &first);
-        interrupt(&world, one, &count);
+        if who == As::Nobody {
+            give(&world);
+        }
+        interrupt(&world, (who, one), &count);
         // Once more on top of what the first interruption left.
         edit(&world, &second);
-        interrupt(&world, other, &count);
+        if who == As::Nobody {
+            give(&world);
+        }
+        interrupt(&world, (who, other), &count);
         world.sync_well();
+        if who == As::Nobody {
+            // The last run was root's.
+            give(&world);
+        }
         world.assert_equal();
         prop_assert_eq!(rsync_says(&world), "");
         Ok(())
     });
     let count = count.into_inner().unwrap();
     println!("{} runs were ended early, {} moments were looked at", count.gone, count.moments);
-    assert!(count.gone > RUNS / 4 && count.moments > RUNS, "{count:?}");
+    assert!(count.gone > runs / 4 && count.moments > runs, "{count:?}");
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    far::{End, Ran, run},
+    far::{As, End, Ran, run},
     world::{Seen, World, link, look, noise, set_mode, write},
 };
 
@@ -154,7 +154,7 @@ fn another_hand_at_work_leads_nowhere() {
         let source = world.scan();
         let (twin, done) = (World::at(world.path()), Arc::new(Mutex::new(false)));
         let (mut events, is_done) = (0, Arc::clone(&done));
-        let (ran, _) = run(&world, &source, End::Late, move || {
+        let (ran, _) = run(&world, &source, (As::Root, End::Late), move || {
             events += 1;
             if events == at {
                 act(deed, &twin, which);

@@ -79,7 +79,7 @@ pub(super) fn script() -> impl Strategy<Value = Vec<Edit>> {
         1 => (path(), any::<u16>()).prop_map(|(path, len)| Edit::Truncate(path, len)),
         3 => path().prop_map(Edit::Remove),
         3 => (path(), path()).prop_map(|(from, to)| Edit::Rename(from, to)),
-        2 => (path(), prop_oneof![Just(0o600), Just(0o711), Just(0o555)]).prop_map(|(path, mode)| Edit::Chmod(path, mode)),
+        2 => (path(), prop_oneof![Just(0o700), Just(0o711), Just(0o555)]).prop_map(|(path, mode)| Edit::Chmod(path, mode)),
         1 => path().prop_map(Edit::Touch),
         1 => (path(), path()).prop_map(|(from, to)| Edit::Copy(from, to)),
     ];
