@@ -93,8 +93,10 @@ impl HeldTrees {
             return None;
         }
         let manifest = patch.apply(&held.manifest).ok().filter(|manifest| manifest.root() == op.tree.root)?;
-        // Names of one file depend on each other, wherever they are.
-        if manifest.hard_links().chain(held.manifest.hard_links()).next().is_some() {
+        // Names of one file depend on each other, wherever they are; and of a tree that becomes empty a comparison of the
+        // whole decides whether everything may go.
+        let has_links = manifest.hard_links().chain(held.manifest.hard_links()).next().is_some();
+        if has_links || manifest.entries().is_empty() {
             return None;
         }
         held.change(op, place, patch, manifest)

@@ -109,8 +109,9 @@ struct Donor {
 /// the directory, owner and group where [`Place`] gives them, and extended attributes when the tree has them; times and
 /// holes are not. The mode of the directory itself is left alone.
 ///
-/// Errors: `BadInput` when the destination is no directory, holds ignored entries where the tree has a file, or more
-/// would be deleted than the op allows; `Permission` or `Io` when it cannot be read; `Content` when what was supplied
+/// Errors: `BadInput` when the destination is no directory, holds ignored entries where the tree has a file, the tree
+/// is empty and everything would be deleted without a limit, or more would be deleted than the op allows; `Permission`
+/// or `Io` when it cannot be read; `Content` when what was supplied
 /// is not what was announced.
 pub fn compare(
     op: &plan::Sync,
@@ -135,6 +136,9 @@ pub fn compare(
     }
     let manifest = manifest(op, place, &memory, supplier)?;
     let wanted = wanted(&manifest, &rules);
+    if wanted.is_empty() && !state.found.is_empty() && op.delete == MaxDelete::Any {
+        return Err(empty_source(op));
+    }
     let xattrs = op.tree.xattrs;
     let comparison = Comparison { dest: &op.dest, wanted: &wanted, state: &state, place, delete: op.delete, xattrs };
     let work = comparison.work()?;
@@ -201,6 +205,16 @@ fn refuse_to_lose_the_host(op: &plan::Sync, place: &Place<'_>) -> Result<(), OpF
     }
     let message = format!("cannot sync to `{}` with deletions: {why}", op.dest);
     Err(bad_input(message).hint("sync without `delete`, or to a directory further down"))
+}
+
+/// A source without anything is more often not built, not mounted or the wrong one than meant: it must not empty a host.
+fn empty_source(op: &plan::Sync) -> OpFailure {
+    let message = format!(
+        "cannot sync to `{}`: source tree `{}` is empty, so everything there would be deleted",
+        op.dest, op.tree.origin
+    );
+    let hint = "build or mount the source; if everything is to go, say how much: `delete = {\"max\": 100}`";
+    bad_input(message).hint(hint)
 }
 
 /// The tree's manifest: remembered, or else fetched and remembered.

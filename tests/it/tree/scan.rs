@@ -61,8 +61,8 @@ fn sources_that_are_no_trees_are_refused_by_name() {
     assert!(missing.hint().unwrap().contains("build it first"));
     world.write("file", "");
     assert!(matches!(refusal("file"), ScanError::NotADirectory { .. }));
-    let bad = SourceTree::scan(&world.src(), &["a{b".to_owned()], None).unwrap_err();
-    assert!(bad.to_string().contains("`a{b`"), "{bad}");
+    let bad = SourceTree::scan(&world.src(), &["a[b".to_owned()], None).unwrap_err();
+    assert!(bad.to_string().contains("`a[b`"), "{bad}");
 
     assert!(Command::new("mkfifo").arg(world.src().join("pipe")).status().unwrap().success());
     let special = SourceTree::scan(&world.src(), &[], None).unwrap_err();
