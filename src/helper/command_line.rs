@@ -2,12 +2,13 @@
 
 use std::{ffi::OsString, io::Write, process::ExitCode};
 
-use super::{become_user, serve};
+use super::{become_user, receive, serve};
 
 const HELP: &str = "\
 The far side of ovs-cuisine. It is placed on hosts and started by ovs-cuisine itself.
 
 Usage: cuisine-helper serve NONCE     speak the protocol on standard input and output
+       cuisine-helper receive         put one copy into place on this machine, from standard input
        cuisine-helper --self-check    print the BLAKE3 digest of this program
        cuisine-helper --version
        cuisine-helper --help
@@ -20,6 +21,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let words: Vec<&str> = arguments.iter().map_while(|word| word.to_str()).collect();
     match words.as_slice() {
         ["serve", nonce] if arguments.len() == 2 => serve::serve(nonce),
+        ["receive"] if arguments.len() == 1 => receive::receive(),
         [become_user::COMMAND, ..] => become_user::run(&arguments[1..]),
         ["--self-check"] => match self_digest() {
             Ok(digest) => answer(&format!("{digest}\n")),

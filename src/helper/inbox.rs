@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use super::{stop::Stop, supply::SupplyGate};
+use super::{offers::Offers, stop::Stop, supply::SupplyGate};
 use crate::{
     plan::{Plan, Question},
     tree::Larder,
@@ -81,6 +81,7 @@ pub(crate) struct Inbox {
     pub(crate) plans: SyncSender<QueuedPlan>,
     pub(crate) questions: SyncSender<QueuedQuestions>,
     pub(crate) gate: SupplyGate,
+    pub(crate) offers: Offers,
     pub(crate) running: Running,
     pub(crate) stop: Stop,
 }
@@ -114,6 +115,17 @@ impl Inbox {
                     // A plan that is done already needs no cancelling.
                     if let Some(stop) = self.running.lock().get(&request) {
                         stop.end_plan();
+                    }
+                    self.offers.withdraw(request);
+                }
+                ToHelper::Fetch { request, path, recursive } => {
+                    if !self.offers.make(request, path, recursive) {
+                        return Err(InboxError::Unexpected("too many offers at once, or two with one number"));
+                    }
+                }
+                ToHelper::Demand { request, demand } => {
+                    if !self.offers.demand(request, demand) {
+                        return Err(InboxError::Unexpected("two demands at once"));
                     }
                 }
             }

@@ -21,7 +21,8 @@ impl Outbox {
 
     /// Sends one message. Blocks while the near side does not read.
     pub(crate) fn send(&self, message: &FromHelper) -> io::Result<()> {
-        let frame = wire::encode(message).map_err(io::Error::other)?;
+        let frame = if message.is_packed() { wire::encode_packed(message) } else { wire::encode(message) };
+        let frame = frame.map_err(io::Error::other)?;
         let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
         stream.write_all(&frame)?;
         stream.flush()

@@ -287,6 +287,7 @@ impl<'a> Runner<'a> {
             Op::Run(op) => self.perform(op, step),
             Op::Sync(op) => self.perform(op, step),
             Op::WaitPort(op) => self.perform(op, step),
+            Op::Put(op) => self.perform(op, step),
         }
     }
 

@@ -18,6 +18,7 @@ use super::{
     command_line::complain,
     gather::gather,
     inbox::{Inbox, QueuedPlan, QueuedQuestions, Running, read_hello},
+    offers::Offers,
     outbox::Outbox,
     runner::Session,
     stop::Stop,
@@ -100,7 +101,8 @@ fn converse(input: &mut impl Read, outbox: &Outbox) -> Result<(), String> {
         drop(finished);
     });
 
-    let inbox = Inbox { plans, questions, gate, running, stop: stop.clone() };
+    let offers = Offers::new(outbox.clone(), stop.clone());
+    let inbox = Inbox { plans, questions, gate, offers, running, stop: stop.clone() };
     let ended = inbox.read(input).map_err(|error| error.to_string());
     stop.end_session();
     // The queues end with the inbox.

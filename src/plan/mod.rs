@@ -8,6 +8,7 @@ mod launch;
 mod name;
 mod op;
 mod outcome;
+mod put;
 mod question;
 mod secret;
 mod step;
@@ -22,6 +23,7 @@ pub use op::{
     PackageState, Release, Run, RunGuard, ServiceDefinition, ServiceEnsure, SshAuthorize, Sync, UserEnsure, WaitPort,
 };
 pub use outcome::{FailureKind, OpFailure, Outcome, Tally, Verdict};
+pub use put::{Landing, Offer, OfferKind, Put};
 pub use question::{Answer, Question};
 pub use secret::Secret;
 pub use step::{Plan, Source, Step, StepId};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostPath, Mode, Principal, Secret, StepId};
+use super::{HostPath, Mode, Principal, Put, Secret, StepId};
 use crate::tree::{Digest, TreeSummary};
 
 /// One desired state of a host.
@@ -35,6 +35,8 @@ pub enum Op {
     Sync(Sync),
     /// A TCP port that accepts connections; waits for it.
     WaitPort(WaitPort),
+    /// A file or directory copied by hand; no recipe function.
+    Put(Put),
 }
 
 impl Op {
@@ -54,6 +56,7 @@ impl Op {
             Self::Run(_) => "run",
             Self::Sync(_) => "sync",
             Self::WaitPort(_) => "wait_port",
+            Self::Put(_) => "put",
         }
     }
 
@@ -74,6 +77,7 @@ impl Op {
             Self::Run(op) => op.title(),
             Self::Sync(op) => op.dest.to_string(),
             Self::WaitPort(op) => op.port.to_string(),
+            Self::Put(op) => op.dest.to_string(),
         }
     }
 }

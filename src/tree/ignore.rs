@@ -73,6 +73,11 @@ pub struct PatternError {
 }
 
 impl IgnoreRules {
+    /// Rules that ignore nothing.
+    pub fn none() -> Self {
+        Self { files: Vec::new(), parameters: Vec::new(), matcher: Gitignore::empty() }
+    }
+
     /// Rules from parameters, each one pattern relative to the root.
     pub fn new(parameters: &[String]) -> Result<Self, PatternError> {
         let rules = parameters.iter().map(|pattern| {

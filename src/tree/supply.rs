@@ -66,7 +66,7 @@ pub struct Part {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Supply {
     /// The next bytes of the demand's zstd stream; at most [`MAX_LITERAL`] bytes.
-    Literal(Vec<u8>),
+    Literal(#[serde(with = "whole_bytes")] Vec<u8>),
     /// So many decompressed bytes of the stream belong to the current want next.
     Take(u64),
     /// This part of the current want's old version comes next.
@@ -85,6 +85,7 @@ pub enum Supply {
         /// Decompressed length in bytes, at most [`MAX_PATCHED`].
         len: u32,
         /// The frame, never longer than what it decompresses to.
+        #[serde(with = "whole_bytes")]
         frame: Vec<u8>,
     },
     /// The current want is complete.
@@ -104,9 +105,57 @@ pub enum Supply {
 }
 
 impl Supply {
+    /// Whether it is as long as an honest sender makes it: what is longer must not wait in any queue.
+    pub fn is_bounded(&self) -> bool {
+        match self {
+            Self::Literal(bytes) => bytes.len() <= MAX_LITERAL,
+            Self::Patch { frame, .. } => frame.len() <= MAX_PATCHED as usize,
+            Self::Finer { parts } => parts.len() <= MAX_PARTS,
+            Self::Gone { why } => why.len() <= MAX_WHY,
+            Self::Take(_) | Self::Copy { .. } | Self::End | Self::Unknown => true,
+        }
+    }
+
+    /// Whether it holds little but what is compressed already.
+    pub fn is_packed(&self) -> bool {
+        matches!(self, Self::Literal(_) | Self::Patch { .. })
+    }
+
     /// Whether nothing more comes about the current want.
     pub fn ends_want(&self) -> bool {
         matches!(self, Self::End | Self::Unknown | Self::Finer { .. } | Self::Gone { .. })
+    }
+}
+
+/// Bytes as one piece: the same on the wire as a sequence of them, without a call for each.
+mod whole_bytes {
+    use std::fmt;
+
+    use serde::{
+        Deserializer, Serializer,
+        de::{Error, Visitor},
+    };
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        deserializer.deserialize_bytes(Bytes)
+    }
+
+    struct Bytes;
+
+    impl Visitor<'_> for Bytes {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
     }
 }
 
@@ -116,6 +165,10 @@ pub const MAX_PREFIX: u32 = 8 * 1024 * 1024;
 pub const MAX_PATCHED: u32 = 4 * 1024 * 1024;
 /// Longest [`Supply::Literal`] in bytes.
 pub const MAX_LITERAL: usize = 256 * 1024;
+/// Most parts of a [`Supply::Finer`]: as many as an old version may have chunks.
+const MAX_PARTS: usize = 256 * 1024;
+/// Longest reason of a [`Supply::Gone`] in bytes.
+const MAX_WHY: usize = 64 * 1024;
 
 /// Where the far side gets content that it lacks. The helper implements it over the channel; tests directly.
 pub trait Supplier {

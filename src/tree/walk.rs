@@ -269,7 +269,7 @@ impl Walk {
     }
 
     /// Takes an entry in; none when it is ignored or has vanished.
-    fn visit(
+    pub(super) fn visit(
         &mut self,
         root: &Root,
         directory: &OwnedFd,

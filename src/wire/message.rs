@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    plan::{Answer, Diff, Facts, Outcome, Plan, Question, StepId, Tally},
+    plan::{Answer, Diff, Facts, HostPath, Offer, OpFailure, Outcome, Plan, Question, StepId, Tally},
     tree::{Ahead, Demand, Remembered, Supply},
 };
 
@@ -42,19 +42,35 @@ pub enum ToHelper {
         /// The next message of the answer.
         supply: Supply,
     },
-    /// Ends a plan: its command is killed, no further step begins. `Done` still comes.
+    /// Ends a plan: its command is killed, no further step begins. `Done` still comes. Withdraws an offer.
     Cancel {
-        /// The plan's number.
+        /// The number of the plan or `Fetch`.
         request: u32,
     },
     /// The near side is finished; the helper ends. So does the end of the stream.
     Bye,
+    /// Asks for a file or directory of the host. Answered by `Offered`; then its content may be demanded until `Cancel`.
+    Fetch {
+        /// Chosen by the near side.
+        request: u32,
+        /// What is asked for. A link is followed.
+        path: HostPath,
+        /// Whether it may be a directory.
+        recursive: bool,
+    },
+    /// Content of an offer that this side lacks. One at a time: the next one after the whole answer.
+    Demand {
+        /// The number of the `Fetch`.
+        request: u32,
+        /// What is wanted.
+        demand: Demand,
+    },
 }
 
 impl ToHelper {
     /// Whether it holds little but what is compressed already.
     pub fn is_packed(&self) -> bool {
-        matches!(self, Self::Supply { supply: Supply::Literal(_) | Supply::Patch { .. }, .. })
+        matches!(self, Self::Supply { supply, .. } if supply.is_packed())
     }
 }
 
@@ -117,6 +133,27 @@ pub enum FromHelper {
         /// Why, for people.
         why: String,
     },
+    /// The answer to a `Fetch`.
+    Offered {
+        /// Its number.
+        request: u32,
+        /// What there is, or why there is nothing to be had.
+        offer: Result<Offer, OpFailure>,
+    },
+    /// Content, in answer to a demand of the near side.
+    Supply {
+        /// The number of the `Fetch`.
+        request: u32,
+        /// The next message of the answer.
+        supply: Supply,
+    },
+}
+
+impl FromHelper {
+    /// Whether it holds little but what is compressed already.
+    pub fn is_packed(&self) -> bool {
+        matches!(self, Self::Supply { supply, .. } if supply.is_packed())
+    }
 }
 
 /// The helper's first message.

@@ -9,6 +9,7 @@
 )]
 
 mod config;
+mod cp;
 mod demo;
 mod deploy;
 mod helper;

@@ -4,6 +4,7 @@ mod cut;
 mod edits;
 mod refusals;
 mod rollback;
+mod transfer;
 mod watch;
 
 use std::path::PathBuf;

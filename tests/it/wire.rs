@@ -7,10 +7,10 @@ use std::sync::LazyLock;
 
 use ovs_cuisine::{
     plan::{
-        Action, Answer, Change, Content, Detail, Diff, FailureKind, FileWrite, Op, OpFailure, Outcome, Plan, Question,
-        Run, RunGuard, Secret, Source, Step, StepId, Tally,
+        Action, Answer, Change, Content, Detail, Diff, FailureKind, FileWrite, Offer, OfferKind, Op, OpFailure,
+        Outcome, Plan, Question, Run, RunGuard, Secret, Source, Step, StepId, Tally,
     },
-    tree::{ChunkId, Demand, Digest, Old, Supply, Want},
+    tree::{ChunkId, Demand, Digest, Old, Supply, Time, TreeSummary, Want},
     wire::{
         FrameDecoder, FrameError, FromHelper, MAX_NOISE, Mode, NearHello, PROTOCOL, Preamble, PreambleScanner,
         StepEvent, StepReport, Stream, ToHelper, decode, encode, read_message,
@@ -64,8 +64,15 @@ fn to_helper() -> Vec<ToHelper> {
         ToHelper::Supply { request: 1, supply: Supply::Literal((0..=255).cycle().take(5000).collect()) },
         ToHelper::Supply { request: 1, supply: Supply::Gone { why: "vanished".to_owned() } },
         ToHelper::Cancel { request: 1 },
+        ToHelper::Fetch { request: 3, path: "/var/log".parse().unwrap(), recursive: true },
+        ToHelper::Demand { request: 3, demand: demand() },
         ToHelper::Bye,
     ]
+}
+
+fn demand() -> Demand {
+    let old = Old::Chunks { whole: vec![ChunkId { hash: [7; 16], len: 4096 }; 50], parts: vec![] };
+    Demand { wants: vec![Want { digest: Digest::of(b"w"), size: 1 << 40, old }; 3] }
 }
 
 fn from_helper() -> Vec<FromHelper> {
@@ -80,12 +87,25 @@ fn from_helper() -> Vec<FromHelper> {
         StepReport { step: StepId(0), event: end(Outcome::Changed, Some(Diff::of(change))) },
         StepReport { step: StepId(1), event: end(Outcome::Failed(failure.clone()), None) },
     ];
-    let old = Old::Chunks { whole: vec![ChunkId { hash: [7; 16], len: 4096 }; 50], parts: vec![] };
-    let want = Want { digest: Digest::of(b"w"), size: 1 << 40, old };
+    let tree = TreeSummary {
+        origin: "/var/log".to_owned(),
+        root: Digest::of(b"r"),
+        manifest: Digest::of(b"m"),
+        manifest_size: 1,
+        files: 2,
+        bytes: 3,
+        ignore: vec!["*.o".to_owned()],
+        xattrs: false,
+    };
+    let kind = OfferKind::Directory { mtime: Time { secs: -1, nanos: 1 } };
+    let offer = Offer { kind, tree, skipped: vec!["`/x`: a socket".to_owned()], skipped_count: 1 };
     let tally = Tally { changed: 1, failed: 1, ..Tally::default() };
     vec![
         FromHelper::Steps { request: 1, reports },
-        FromHelper::Demand { request: 1, demand: Demand { wants: vec![want; 3] } },
+        FromHelper::Demand { request: 1, demand: demand() },
+        FromHelper::Offered { request: 3, offer: Ok(offer) },
+        FromHelper::Offered { request: 4, offer: Err(failure.clone()) },
+        FromHelper::Supply { request: 3, supply: Supply::Literal(vec![7; 5000]) },
         FromHelper::Done { request: 1, tally },
         FromHelper::Answers { request: 2, answers: vec![Answer::Flag(true), Answer::Absent, Answer::Failed(failure)] },
         FromHelper::Fault { why: "no state directory".to_owned() },

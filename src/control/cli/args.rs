@@ -1,6 +1,6 @@
 //! What may be typed.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{ArgAction, Args as ClapArgs, CommandFactory, Parser, Subcommand};
 
@@ -44,6 +44,12 @@ pub(super) enum Command {
     Run(Run),
     /// Runs one shell command on some hosts, with live output.
     Exec(Exec),
+    /// Copies a file or directory to hosts, or from them.
+    ///
+    /// One of SOURCE and DEST is on hosts, written HOSTS:PATH; the other one is here. A path there is absolute, or
+    /// relative to the home directory of the user that works there. A path here that has a colon is written `./a:b`.
+    #[command(after_long_help = CP_HELP)]
+    Cp(Cp),
     /// Starts the lab's bare containers and waits until they let us in.
     Up(Up),
     /// Removes the lab's containers; volumes stay unless asked for.
@@ -231,6 +237,50 @@ pub(super) struct Exec {
 
     #[command(flatten)]
     pub(super) options: RunOptions,
+}
+
+/// What `cp --help` says below the options.
+const CP_HELP: &str = "\
+Where a copy lands, as with cp(1):
+  cp LAB file HOST:/dir             /dir/file when /dir is a directory, else the file /dir
+  cp LAB file HOST:/dir/            /dir/file; /dir must be there
+  cp LAB -r tree HOST:/dir          /dir/tree when /dir is a directory, else the directory /dir
+  cp LAB -r tree/ HOST:/dir         the same: a slash at the end of SOURCE changes nothing
+  cp LAB -r tree/. HOST:/dir        what is in tree, right into /dir
+  cp LAB -r HOST:/var/log .         ./log
+  cp LAB -r 'HOST-*:/var/log' logs  logs/HOST-1/log, logs/HOST-2/log and so on
+
+Nothing is deleted. Content that is there already is not sent. Modes and times are kept; what is new belongs \
+to who writes it. Links are copied as links, and a link that is in the way of a file is replaced, never \
+written through; only SOURCE itself may be a link that is followed. Sockets, pipes and devices are left out \
+and named. From a host, no set-user-id, set-group-id or sticky bit is taken over.";
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Cp {
+    /// The inventory file.
+    pub(super) inventory: PathBuf,
+
+    /// What is copied: a path here, or HOSTS:PATH with names, globs, `@group`, `!exclusion`, separated by commas.
+    pub(super) source: OsString,
+
+    /// Where to: HOSTS:PATH, or a path here.
+    pub(super) dest: OsString,
+
+    /// Copies directories with all that is in them.
+    #[arg(short, long)]
+    pub(super) recursive: bool,
+
+    /// Shows what would change, and changes nothing.
+    #[arg(long)]
+    pub(super) check: bool,
+
+    /// Works on at most so many hosts at once.
+    #[arg(short, long, value_name = "N")]
+    pub(super) jobs: Option<usize>,
+
+    /// Prints a line of JSON for each host on standard output.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -4,7 +4,7 @@ use std::{error::Error, fmt, process::ExitCode};
 
 use crate::control::{
     config::ConfigError,
-    drive::{DriveError, HostError},
+    drive::{CopyError, DriveError, HostError},
     event::{Status, Summary},
     inventory::{InventoryError, SelectError},
     lab::LabError,
@@ -219,6 +219,22 @@ impl From<HostError> for Failure {
     fn from(error: HostError) -> Self {
         let hint = error.hint();
         Self::new(Exit::Unreachable, error, hint)
+    }
+}
+
+impl From<CopyError> for Failure {
+    fn from(error: CopyError) -> Self {
+        let exit = match error {
+            CopyError::Start(error) => return (*error).into(),
+            CopyError::Host(_) => Exit::Unreachable,
+            CopyError::Usage { .. } | CopyError::Scan(_) | CopyError::Look { .. } => Exit::BadInput,
+            CopyError::Interrupted => Exit::Interrupted,
+            CopyError::Refused(_) | CopyError::Program(_) | CopyError::Receiver(_) | CopyError::Protocol(_) => {
+                Exit::OpFailed
+            }
+        };
+        let hint = error.hint();
+        Self::new(exit, error, hint)
     }
 }
 

@@ -3,6 +3,7 @@
 mod ad_hoc;
 mod args;
 mod config;
+mod cp;
 mod deploy;
 mod failure;
 mod image;
@@ -52,6 +53,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Sync(command) => sync::sync(command),
         Command::Run(command) => ad_hoc::run_recipe(command, args.verbose).await,
         Command::Exec(command) => ad_hoc::exec(command, args.verbose).await,
+        Command::Cp(command) => cp::cp(command, args.verbose).await,
         Command::Up(command) => lab::up(command, args.verbose).await,
         Command::Down(command) => lab::down(command, args.verbose).await,
         Command::Ps(command) => lab::ps(command).await,

@@ -41,6 +41,11 @@ pub(super) fn problem(failure: &Failure) {
     let _ = anstream::stderr().write_all(render(failure).as_bytes());
 }
 
+/// A text with styles on standard error.
+pub(super) fn diagnostic(text: &str) {
+    let _ = anstream::stderr().write_all(text.as_bytes());
+}
+
 /// A line of progress on standard error.
 pub(super) fn progress(line: &str) {
     let _ = writeln!(anstream::stderr(), "{line}");

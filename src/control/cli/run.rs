@@ -118,7 +118,7 @@ pub(super) async fn show_events(inbox: mpsc::Receiver<RunEvent>, style: ReportSt
 }
 
 /// The first Ctrl-C (or TERM) stops the run cleanly; the second one ends the process, as everywhere.
-async fn cancel_at_interrupt(cancel: CancellationToken) {
+pub(super) async fn cancel_at_interrupt(cancel: CancellationToken) {
     let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
         Ok(signal) => signal,
         Err(error) => {
@@ -138,6 +138,6 @@ async fn cancel_at_interrupt(cancel: CancellationToken) {
 }
 
 /// Where caches live.
-fn cache() -> Option<std::path::PathBuf> {
+pub(super) fn cache() -> Option<std::path::PathBuf> {
     directories::ProjectDirs::from("", "", "ovs-cuisine").map(|dirs| dirs.cache_dir().to_owned())
 }

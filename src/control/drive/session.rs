@@ -1,10 +1,10 @@
 //! One host from hello to goodbye: its link, its helper, and the requests that share the channel.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -18,16 +18,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     HostError,
-    ahead::{HostMemory, places},
+    ahead::{HostMemory, manifests, places},
+    meter::{Meter, Said},
     sources::Sources,
 };
 use crate::{
     control::{
-        event::ContentTotals,
+        event::Transfer,
         link::{HelperProgram, HelperReceiver, HelperSender, Link, Stream, Target},
     },
-    plan::{Answer, Facts, Outcome, Plan, Question, StepId, Tally},
-    tree::{Ahead, Care, Demand, Digest, Supply},
+    plan::{Answer, Facts, Offer, OpFailure, Outcome, Plan, Question, StepId, Tally},
+    tree::{Care, Demand, Digest, Supply},
     wire::{FromHelper, Mode, NearHello, PROTOCOL, StepEvent, StepReport, ToHelper},
 };
 
@@ -42,11 +43,13 @@ const CANCEL_DEADLINE: Duration = Duration::from_millis(1500);
 /// How long a plan waits for another run to let go of the host.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 
-enum Inbound {
+pub(super) enum Inbound {
     Steps(Vec<StepReport>),
     Demand(Demand),
     Answers(Vec<Answer>),
     Done(Tally),
+    Offered(Result<Offer, OpFailure>),
+    Supply(Supply),
 }
 
 type Requests = Arc<Mutex<Routes>>;
@@ -58,40 +61,12 @@ struct Routes {
     lost: Option<Arc<str>>,
 }
 
-/// Counts what is supplied to a host.
-#[derive(Debug, Default)]
-struct Supplied {
-    contents: AtomicU64,
-    new_bytes: AtomicU64,
-    reused_bytes: AtomicU64,
-}
-
-impl Supplied {
-    fn count(&self, supply: &Supply) {
-        let (counter, count) = match supply {
-            Supply::Take(bytes) => (&self.new_bytes, *bytes),
-            Supply::Patch { len, .. } => (&self.new_bytes, u64::from(*len)),
-            Supply::Copy { len, .. } => (&self.reused_bytes, *len),
-            Supply::End => (&self.contents, 1),
-            Supply::Literal(_) | Supply::Unknown | Supply::Finer { .. } | Supply::Gone { .. } => return,
-        };
-        counter.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// Counts contents that are sent before they are asked for.
-    fn count_ahead(&self, ahead: &Ahead) {
-        let bytes = ahead.contents.iter().map(Vec::len).sum::<usize>();
-        self.contents.fetch_add(ahead.contents.len() as u64, Ordering::Relaxed);
-        self.new_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-}
-
 /// One host whose helper answers. Dropping it ends the helper.
 pub struct HostSession {
     link: Link,
     facts: Arc<Facts>,
     memory: Arc<HostMemory>,
-    supplied: Arc<Supplied>,
+    meter: Arc<Meter>,
     sender: HelperSender,
     routes: Requests,
     next_request: AtomicU32,
@@ -119,13 +94,13 @@ pub struct PlanEnd {
 
 impl HostSession {
     /// Connects, places the helper when it is missing and starts it. `ready_within` is for machines that are still
-    /// starting: refused and reset connections are tried again until then. `bootstrapping` is told how many bytes of
-    /// the helper have been sent.
-    pub async fn open(
+    /// starting: refused and reset connections are tried again until then. `meter` counts what
+    /// travels, the helper included.
+    pub(super) async fn open(
         target: Arc<Target>,
         ready_within: Option<Duration>,
         owner: &str,
-        bootstrapping: impl Fn(u64) + Send,
+        meter: Arc<Meter>,
     ) -> Result<Self, HostError> {
         let started = Instant::now();
         let link = match ready_within {
@@ -137,10 +112,12 @@ impl HostSession {
             owner: owner.to_owned(),
             lock_wait_ms: u64::try_from(LOCK_WAIT.as_millis()).unwrap_or(u64::MAX),
         };
-        let channel = link.start_helper(&HelperProgram::embedded()?, hello, bootstrapping).await?;
+        let program = HelperProgram::embedded()?;
+        let channel = link.start_helper(&program, hello, |bytes| meter.placing(bytes, program.size())).await?;
         let facts = Arc::new(channel.facts().clone());
         let memory = Arc::new(HostMemory::of(&channel.hello().trees));
         let (sender, receiver) = channel.split();
+        meter.attach(sender.gauge());
         let routes = Requests::default();
         let ended = CancellationToken::new();
         let receiving = tokio::spawn({
@@ -155,7 +132,7 @@ impl HostSession {
             link,
             facts,
             memory,
-            supplied: Arc::default(),
+            meter,
             sender,
             routes,
             next_request: AtomicU32::new(1),
@@ -164,6 +141,11 @@ impl HostSession {
             ended,
             millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         })
+    }
+
+    /// What has travelled to the host so far.
+    pub(super) fn transfer(&self) -> Transfer {
+        self.meter.total()
     }
 
     /// What the host is.
@@ -190,17 +172,6 @@ impl HostSession {
     pub fn messages(&self) -> u64 {
         let traffic = self.sender.traffic();
         traffic.sent_messages + traffic.received_messages
-    }
-
-    /// What content the host got so far.
-    pub(super) fn content(&self) -> ContentTotals {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        ContentTotals {
-            supplied: read(&self.supplied.contents),
-            new_bytes: read(&self.supplied.new_bytes),
-            reused_bytes: read(&self.supplied.reused_bytes),
-            sent_bytes: self.sender.traffic().sent_bytes,
-        }
     }
 
     /// A stream to a port that the host can reach.
@@ -236,7 +207,9 @@ impl HostSession {
         let _turn = self.plan_turn.lock().await;
         let (request, mut inbox) = self.register()?;
         let guard = RequestGuard { session: self, request };
+        let _metered = PlanGuard(&self.meter);
         let places = places(&plan);
+        let lists = manifests(&plan);
         let plan = if places.is_empty() { plan } else { self.send_ahead(request, mode, care, plan, sources).await? };
         self.sender.send(&ToHelper::Plan { request, mode, plan }).await?;
         let mut supplying: Option<JoinHandle<()>> = None;
@@ -257,22 +230,29 @@ impl HostSession {
                         if mode == Mode::Apply {
                             self.learn(&places, &reports, sources);
                         }
+                        if reports.iter().any(|report| matches!(report.event, StepEvent::Finished { .. })) {
+                            self.meter.step_ended();
+                        }
                         on_reports(reports).await;
                     }
                     Some(Inbound::Demand(demand)) => {
                         if let Some(previous) = supplying.take() {
                             previous.abort();
                         }
-                        supplying = Some(self.supply(request, demand, Arc::clone(sources)));
+                        supplying = Some(self.supply(request, demand, &lists, Arc::clone(sources)));
                     }
                     Some(Inbound::Done(tally)) => break Ok(PlanEnd { tally, cancelled }),
                     Some(Inbound::Answers(_)) => break Err(HostError::Protocol("answers to a plan")),
+                    Some(Inbound::Offered(_) | Inbound::Supply(_)) => {
+                        break Err(HostError::Protocol("an offer in answer to a plan"));
+                    }
                 },
             }
         };
         if let Some(supplying) = supplying {
             supplying.abort();
         }
+        self.meter.plan_ended(matches!(end, Ok(PlanEnd { cancelled: false, .. })));
         drop(guard);
         end
     }
@@ -293,8 +273,13 @@ impl HostSession {
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
         if !ahead.is_empty() {
-            self.supplied.count_ahead(&ahead);
-            self.sender.send(&ToHelper::Ahead { request, ahead }).await?;
+            let message = ToHelper::Ahead { request, ahead };
+            let count = |framed| {
+                if let ToHelper::Ahead { ahead, .. } = &message {
+                    self.meter.ahead(ahead, framed);
+                }
+            };
+            self.sender.send_counted(&message, count).await?;
         }
         Ok(plan)
     }
@@ -311,22 +296,29 @@ impl HostSession {
         self.memory.learn(made);
     }
 
+    /// Sends a message to the helper.
+    pub(super) async fn send(&self, message: &ToHelper) -> Result<(), HostError> {
+        Ok(self.sender.send(message).await?)
+    }
+
     /// Says goodbye: the helper ends. The link closes when the last owner of the session is gone.
     pub async fn close(self: Arc<Self>) {
         // The helper also ends when the channel does; this only spares it an error.
         let _ = self.sender.send(&ToHelper::Bye).await;
     }
 
-    fn supply(&self, request: u32, demand: Demand, sources: Arc<Sources>) -> JoinHandle<()> {
+    fn supply(&self, request: u32, demand: Demand, lists: &HashSet<Digest>, sources: Arc<Sources>) -> JoinHandle<()> {
+        self.meter.demanded(&demand, lists);
         let (parts, mut outbox) = mpsc::channel::<Supply>(SUPPLIES_IN_FLIGHT);
         let reader = tokio::task::spawn_blocking(move || {
             sources.answer(&demand, &mut |supply| parts.blocking_send(supply).map_err(std::io::Error::other))
         });
-        let (sender, supplied) = (self.sender.clone(), Arc::clone(&self.supplied));
+        let (sender, meter) = (self.sender.clone(), Arc::clone(&self.meter));
         tokio::spawn(async move {
             while let Some(supply) = outbox.recv().await {
-                supplied.count(&supply);
-                if sender.send(&ToHelper::Supply { request, supply }).await.is_err() {
+                let said = Said::by(&supply);
+                let message = ToHelper::Supply { request, supply };
+                if sender.send_counted(&message, |framed| meter.supplied(said, framed)).await.is_err() {
                     // The router sees the loss too and says why.
                     return;
                 }
@@ -339,8 +331,13 @@ impl HostSession {
     }
 
     fn register(&self) -> Result<(u32, mpsc::Receiver<Inbound>), HostError> {
+        self.register_for(INBOX)
+    }
+
+    /// Opens a request of which so many messages may wait.
+    pub(super) fn register_for(&self, messages: usize) -> Result<(u32, mpsc::Receiver<Inbound>), HostError> {
         let request = self.next_request.fetch_add(1, Ordering::Relaxed);
-        let (sender, inbox) = mpsc::channel(INBOX);
+        let (sender, inbox) = mpsc::channel(messages);
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(why) = &routes.lost {
             return Err(HostError::Lost { why: why.to_string() });
@@ -349,11 +346,11 @@ impl HostSession {
         Ok((request, inbox))
     }
 
-    fn unregister(&self, request: u32) {
+    pub(super) fn unregister(&self, request: u32) {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner).open.remove(&request);
     }
 
-    fn lost(&self) -> HostError {
+    pub(super) fn lost(&self) -> HostError {
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let why = routes.lost.as_deref().unwrap_or("the helper ended").to_owned();
         HostError::Lost { why }
@@ -361,14 +358,23 @@ impl HostSession {
 }
 
 /// Forgets a request however its future ends.
-struct RequestGuard<'a> {
-    session: &'a HostSession,
-    request: u32,
+pub(super) struct RequestGuard<'a> {
+    pub(super) session: &'a HostSession,
+    pub(super) request: u32,
 }
 
 impl Drop for RequestGuard<'_> {
     fn drop(&mut self) {
         self.session.unregister(self.request);
+    }
+}
+
+/// Ends what a plan's meter counts, also of a plan that nobody waits for any more.
+struct PlanGuard<'a>(&'a Meter);
+
+impl Drop for PlanGuard<'_> {
+    fn drop(&mut self) {
+        self.0.plan_ended(false);
     }
 }
 
@@ -380,6 +386,13 @@ async fn route(mut receiver: HelperReceiver, routes: Requests) {
             Ok(Some(FromHelper::Demand { request, demand })) => (request, Inbound::Demand(demand)),
             Ok(Some(FromHelper::Done { request, tally })) => (request, Inbound::Done(tally)),
             Ok(Some(FromHelper::Answers { request, answers })) => (request, Inbound::Answers(answers)),
+            Ok(Some(FromHelper::Offered { request, offer })) => (request, Inbound::Offered(offer)),
+            Ok(Some(FromHelper::Supply { request, supply })) if supply.is_bounded() => {
+                (request, Inbound::Supply(supply))
+            }
+            Ok(Some(FromHelper::Supply { .. })) => {
+                break "the host sent more content at once than is allowed".to_owned();
+            }
             Ok(Some(FromHelper::Fault { why })) => break format!("the helper gave up: {why}"),
             Ok(Some(FromHelper::Hello(_))) => break "the helper said hello twice".to_owned(),
             Ok(None) => break "the helper ended".to_owned(),

@@ -211,7 +211,7 @@ impl Surroundings for StoreSurroundings<'_> {
         Err(NOT_HERE.to_owned())
     }
 
-    fn tree(&self, _: &std::path::Path, _: &[String]) -> Result<TreeSummary, Refusal> {
+    fn tree(&self, _: &std::path::Path, _: &[String], _: bool) -> Result<TreeSummary, Refusal> {
         Err(NOT_HERE.to_owned().into())
     }
 

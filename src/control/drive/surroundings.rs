@@ -10,7 +10,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{HostSession, error::chain, sources::Sources, store::LinkMaker};
+use super::{HostSession, error::chain, sources::Sources, store::LinkMaker, usual::TreeKey};
 use crate::{
     control::{
         link::Keyring,
@@ -46,8 +46,9 @@ impl Surroundings for HostSurroundings {
         answers.into_iter().next().ok_or_else(|| "the host gave no answer".to_owned())
     }
 
-    fn tree(&self, source: &Path, ignore: &[String]) -> Result<TreeSummary, Refusal> {
-        self.sources.tree(source, ignore)
+    fn tree(&self, source: &Path, ignore: &[String], xattrs: bool) -> Result<TreeSummary, Refusal> {
+        let key = TreeKey { source: source.to_owned(), ignore: ignore.to_owned(), xattrs };
+        self.sources.tree(&self.component, key)
     }
 
     fn blob(&self, file: &Path) -> Result<(Digest, u64), String> {

@@ -51,6 +51,14 @@ impl HelperProgram {
         )
     }
 
+    /// The helper for the machine that this runs on, whatever is given for others.
+    pub fn native() -> Result<Self, ProgramError> {
+        let size = env!("OVS_CUISINE_EMBEDDED_HELPER_SIZE").parse();
+        let size = size.map_err(|_| ProgramError::Damaged(io::ErrorKind::InvalidData.into()))?;
+        let packed = Cow::Borrowed(&include_bytes!(env!("OVS_CUISINE_EMBEDDED_HELPER_ZST"))[..]);
+        Ok(Self { id: env!("OVS_CUISINE_EMBEDDED_HELPER_ID").into(), size, packed, content: Arc::default() })
+    }
+
     /// Any program, such as one for another CPU.
     pub fn from_content(content: Vec<u8>) -> Self {
         let id = blake3::hash(&content).to_hex().to_string().into();

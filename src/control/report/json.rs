@@ -11,7 +11,7 @@ use super::follow::Reporter;
 use crate::control::event::RunEvent;
 
 /// Version of the lines. Members may be added within a version; a member that goes or changes its meaning raises it.
-pub(super) const SCHEMA: u32 = 1;
+pub const JSON_SCHEMA: u32 = 1;
 
 /// Writes one object a line, flushed, so that a reader sees each event when it happens.
 pub(super) struct JsonReporter {
@@ -54,7 +54,7 @@ fn unix_millis() -> u64 {
 /// The object for one event: `schema`, `time`, then the event's own members.
 fn line(event: &RunEvent, time: u64) -> io::Result<Value> {
     let mut line = Map::new();
-    line.insert("schema".into(), SCHEMA.into());
+    line.insert("schema".into(), JSON_SCHEMA.into());
     line.insert("time".into(), time.into());
     if let Value::Object(members) = serde_json::to_value(event)? {
         line.extend(members);

@@ -8,6 +8,7 @@ mod file_write;
 mod group_ensure;
 mod ownership;
 mod package_ensure;
+mod put;
 mod quiet_install;
 mod run;
 mod runit;

@@ -31,7 +31,7 @@ impl Surroundings for Outside {
     fn ask(&self, _: Question) -> Result<Answer, String> {
         Err("no host here".to_owned())
     }
-    fn tree(&self, _: &Path, _: &[String]) -> Result<TreeSummary, Refusal> {
+    fn tree(&self, _: &Path, _: &[String], _: bool) -> Result<TreeSummary, Refusal> {
         Err("no tree here".to_owned().into())
     }
     fn blob(&self, _: &Path) -> Result<(Digest, u64), String> {
