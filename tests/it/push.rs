@@ -4,6 +4,7 @@ mod cut;
 mod edits;
 mod refusals;
 mod rollback;
+mod slow;
 mod transfer;
 mod watch;
 
