@@ -146,6 +146,8 @@ pub enum RunEvent {
         /// What.
         text: String,
     },
+    /// Content is travelling to a host, and has been for a while: said a few times a second, and once more at its end.
+    Transfer(TransferProgress),
     /// A push has brought one set of changes to a component's hosts.
     ChangeSet(ChangeSet),
     /// A watched push is in sync and waits for the next change.
@@ -159,6 +161,29 @@ pub enum RunEvent {
     },
     /// The run has ended.
     RunFinished(Summary),
+}
+
+/// How far the content is that travels to a host for one step, or a few steps in a row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TransferProgress {
+    /// To which host.
+    pub host: HostName,
+    /// Contents of files that are complete.
+    pub files: u64,
+    /// Contents that the host is known to lack, complete ones included.
+    pub files_wanted: u64,
+    /// Bytes of content that the host got, or was told to take from what it has.
+    pub bytes: u64,
+    /// Bytes of all contents that it is known to lack.
+    pub bytes_wanted: u64,
+    /// Those of `bytes` that it had already, in older versions.
+    pub reused_bytes: u64,
+    /// Bytes sent for it, compressed and framed, before encryption.
+    pub sent_bytes: u64,
+    /// Since the first of it was asked for or sent, in milliseconds.
+    pub millis: u64,
+    /// Whether this is the last word about this transfer.
+    pub ended: bool,
 }
 
 /// What a push brought to a component's hosts in one go.
@@ -194,10 +219,12 @@ pub struct ChangeSet {
 pub enum HostPhase {
     /// Dialling, key exchange and login.
     Connecting,
-    /// The helper is being placed: bytes to send.
+    /// The helper is being placed. Said again while it takes long, and once when all of it is sent.
     Bootstrapping {
-        /// Bytes of the helper.
+        /// Bytes of it that are sent.
         bytes: u64,
+        /// Bytes of all of it.
+        of: u64,
     },
     /// The helper answers.
     Ready {
@@ -205,11 +232,6 @@ pub enum HostPhase {
         facts: Box<Facts>,
         /// From dialling to hello in milliseconds.
         millis: u64,
-    },
-    /// Content is being sent for a sync.
-    Sending {
-        /// Bytes on the wire so far in this run.
-        bytes: u64,
     },
     /// The host could not be reached or was lost.
     Lost {
@@ -301,6 +323,8 @@ pub struct Summary {
     pub containers_changed: u32,
     /// Keys in etcd written or removed (in plan: that would be).
     pub keys_changed: u32,
+    /// What content all hosts got.
+    pub transfer: Transfer,
     /// How long the run took in milliseconds.
     pub millis: u64,
     /// Whether the run was interrupted.
@@ -319,20 +343,24 @@ pub struct HostSummary {
     /// Messages sent and received over its helper channel.
     pub messages: u64,
     /// What content it got.
-    pub content: ContentTotals,
+    pub transfer: Transfer,
 }
 
-/// What content a host got in a run, beside what it had.
+/// What content travelled in a run: to one host, or to all of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct ContentTotals {
-    /// Contents of files and manifests that were supplied.
-    pub supplied: u64,
-    /// Their bytes that the host did not have.
-    pub new_bytes: u64,
-    /// Their bytes that it had in older versions.
+pub struct Transfer {
+    /// Contents of files that were supplied. One that several files of a host have travels once.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Those of `bytes` that hosts had already, in older versions.
     pub reused_bytes: u64,
-    /// All bytes sent over its helper channel, plans and frames included, before encryption.
+    /// Bytes sent for content and lists of trees (manifests): compressed and framed, before encryption.
     pub sent_bytes: u64,
+    /// Bytes of the helper, where it had to be placed.
+    pub helper_bytes: u64,
+    /// How long content was under way, in milliseconds; to several hosts at once counts once.
+    pub millis: u64,
 }
 
 /// How a run ended for one component.

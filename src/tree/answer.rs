@@ -13,6 +13,8 @@ use super::{MAX_LITERAL, Supply, delta::Said};
 const ZSTD_LEVEL: i32 = 3;
 /// So many bytes are compressed before the stream is flushed: one zstd block. Flushing more often costs size.
 const FLUSH_AFTER: usize = 128 * 1024;
+/// The host has work with so many bytes that it copies by itself: they are not held back.
+const FLUSH_AFTER_COPIES: u64 = 4 * 1024 * 1024;
 /// So many messages may wait for a flush.
 const MAX_PENDING: usize = 4096;
 
@@ -24,11 +26,13 @@ pub(super) struct Answer<'a> {
     zstd: Option<Encoder<'static, Vec<u8>>>,
     pending: VecDeque<Supply>,
     unflushed: usize,
+    /// Bytes of copies among what is pending.
+    copies: u64,
 }
 
 impl<'a> Answer<'a> {
     pub(super) fn new(out: &'a mut dyn FnMut(Supply) -> io::Result<()>) -> Self {
-        Self { out, zstd: None, pending: VecDeque::new(), unflushed: 0 }
+        Self { out, zstd: None, pending: VecDeque::new(), unflushed: 0, copies: 0 }
     }
 
     /// Ends the open frame and lets go of everything: what comes next in the stream may come from elsewhere. The end of
@@ -52,6 +56,7 @@ impl<'a> Answer<'a> {
             let stream = std::mem::take(zstd.get_mut());
             self.send(&stream)?;
         }
+        self.copies = 0;
         self.pending.drain(..).try_for_each(&mut self.out)
     }
 }
@@ -76,6 +81,9 @@ impl Said for Answer<'_> {
         if let Supply::Patch { frame, .. } = &message {
             self.unflushed += frame.len();
         }
+        if let Supply::Copy { len, .. } = &message {
+            self.copies += len;
+        }
         match (self.pending.back_mut(), &message) {
             (Some(Supply::Take(before)), Supply::Take(more)) => *before += more,
             (Some(Supply::Copy { offset, len }), Supply::Copy { offset: next, len: more })
@@ -85,6 +93,8 @@ impl Said for Answer<'_> {
             }
             _ => self.pending.push_back(message),
         }
-        if self.unflushed >= FLUSH_AFTER || self.pending.len() >= MAX_PENDING { self.flush() } else { Ok(()) }
+        let is_due =
+            self.unflushed >= FLUSH_AFTER || self.copies >= FLUSH_AFTER_COPIES || self.pending.len() >= MAX_PENDING;
+        if is_due { self.flush() } else { Ok(()) }
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use rustix::fs::fstat;
 
 use super::{
-    Demand, Digest, Entry, EntryKind, Old, SourceTree, Status, Supply, Versions, WHOLE_UP_TO, Want,
+    ChunkId, Demand, Digest, Entry, EntryKind, Old, Part, SourceTree, Status, Supply, Versions, WHOLE_UP_TO, Want,
     answer::Answer,
     delta::{Delta, Origin, Said, SayError},
     hash::digest_of,
@@ -30,6 +30,8 @@ pub struct Contents {
     versions: Option<Arc<Versions>>,
     /// What is being kept while it is sent.
     keeping: Arc<Mutex<HashMap<Digest, JoinHandle<()>>>>,
+    /// New contents, and the old versions from which they were made: those may be damaged.
+    based: Arc<Mutex<HashMap<Digest, Digest>>>,
     shared: Option<Arc<SharedUnits>>,
 }
 
@@ -94,7 +96,7 @@ impl Contents {
     #[must_use]
     pub fn emptied(&self) -> Self {
         let (versions, keeping) = (self.versions.clone(), Arc::clone(&self.keeping));
-        Self { versions, keeping, shared: self.shared.clone(), ..Self::default() }
+        Self { versions, keeping, based: Arc::clone(&self.based), shared: self.shared.clone(), ..Self::default() }
     }
 
     /// Keeps large contents that were pushed, and makes use of those that are kept.
@@ -162,21 +164,25 @@ impl Contents {
     fn segment(&self, want: &Want, offset: u64, len: u64) -> Result<Vec<u8>, String> {
         let (origin, name) = self.origin(&want.digest)?;
         if offset == 0 {
-            self.keep_in_background(want, &origin, None);
+            self.keep_in_background(want, &origin);
         }
         let changed = || format!("{name} changed since it was scanned");
-        if let Origin::File(file) = &origin {
-            let status = fstat(file).map(Status::from).map_err(|error| format!("cannot read {name}: {error}"))?;
-            let known = self.trees.iter().find_map(|offered| offered.entry(&want.digest));
-            if status.size != want.size || known.is_some_and(|entry| entry.mtime != status.mtime) {
-                return Err(changed());
-            }
+        if !self.is_untouched(want, &origin) {
+            return Err(changed());
         }
         match origin.bytes_at(offset, len) {
             Ok(bytes) => Ok(bytes),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(changed()),
             Err(error) => Err(format!("cannot read {name}: {error}")),
         }
+    }
+
+    /// Whether a file still looks as it did when it was scanned.
+    fn is_untouched(&self, want: &Want, origin: &Origin) -> bool {
+        let Origin::File(file) = origin else { return true };
+        let Ok(status) = fstat(file).map(Status::from) else { return false };
+        let known = self.trees.iter().find_map(|offered| offered.entry(&want.digest));
+        status.size == want.size && known.is_none_or(|entry| entry.mtime == status.mtime)
     }
 
     /// Supplies one content; gives what ends it. The inner error says why it is gone; the outer one ends the answer.
@@ -188,55 +194,81 @@ impl Contents {
         if want.size <= WHOLE_UP_TO || want.old == Old::Nothing {
             return self.supply_whole(want, &origin, &name, answer);
         }
-        let (version, parts) = match &want.old {
-            Old::Version { digest, size } => {
-                let Some(version) = self.versions.as_ref().and_then(|versions| versions.find(digest, *size)) else {
-                    return Ok(Ok(Supply::Unknown));
-                };
-                (Some((version, digest)), &[][..])
+        match &want.old {
+            Old::Nothing => self.supply_whole(want, &origin, &name, answer),
+            Old::Version { digest, size } => self.supply_patches(want, (digest, *size), &origin, &name, answer),
+            Old::Chunks { whole, parts } => {
+                self.suspect_base(&want.digest);
+                self.supply_chunks(want, (whole, parts), &origin, &name, answer)
             }
-            Old::Chunks { parts, .. } => (None, &parts[..]),
-            Old::Nothing => (None, &[][..]),
+        }
+    }
+
+    /// Supplies what an old version that is kept here has not.
+    fn supply_patches(
+        &self,
+        want: &Want,
+        (old, old_size): (&Digest, u64),
+        origin: &Origin,
+        name: &str,
+        answer: &mut Answer<'_>,
+    ) -> io::Result<Result<Supply, String>> {
+        let Some(version) = self.versions.as_ref().and_then(|versions| versions.find(old, old_size)) else {
+            return Ok(Ok(Supply::Unknown));
         };
-        let chunks = match (&version, &want.old) {
-            (Some((version, _)), _) => &version.chunks[..],
-            (None, Old::Chunks { whole, .. }) => &whole[..],
-            (None, _) => &[][..],
-        };
-        let failed = |error| match error {
-            SayError::Out(error) => Err(error),
-            SayError::Read(error) => Ok(Err(format!("cannot read {name}: {error}"))),
-            // Part of it may have been said already; the host begins anew.
-            SayError::Old => Ok(Ok(Supply::Unknown)),
-        };
-        // One byte more than wanted, so that growth shows, and a file that grows for ever ends.
-        let reader = origin.reader().take(want.size.saturating_add(1));
-        // Patches are said while the rest is still being read: the host is at work meanwhile.
-        let found = Delta::find(reader, chunks, |delta, index| match &version {
-            Some((version, _)) => delta.say_patch(index, &origin, &version.file, answer),
-            None => Ok(()),
-        });
-        let delta = match found {
-            Ok(delta) => delta,
-            Err(error) => return failed(error),
-        };
-        if delta.digest != want.digest {
+        // What the host has of it in the end it hashes as a whole; here only a file that was touched since is noticed.
+        let is_untouched = || self.is_untouched(want, origin);
+        if !is_untouched() {
             return Ok(Err(format!("{name} changed since it was scanned")));
         }
-        let to_cut = if version.is_none() && parts.is_empty() { delta.parts_to_cut(chunks) } else { Vec::new() };
+        self.keep_in_background(want, origin);
+        self.based.lock().unwrap_or_else(PoisonError::into_inner).insert(want.digest, *old);
+        // Patches are said while the rest is still being compared: the host is at work meanwhile.
+        let compared = Delta::align(origin, want.size, &version.content, &version.chunks, |delta, index| {
+            delta.say_patch(index, origin, &version.content, answer)
+        });
+        match compared {
+            Ok(_) if is_untouched() => Ok(Ok(Supply::End)),
+            Ok(_) => Ok(Err(format!("{name} changed since it was scanned"))),
+            Err(error) => said(error, name),
+        }
+    }
+
+    /// Supplies what is not among the chunks that the host told of its old version.
+    fn supply_chunks(
+        &self,
+        want: &Want,
+        (whole, parts): (&[ChunkId], &[Part]),
+        origin: &Origin,
+        name: &str,
+        answer: &mut Answer<'_>,
+    ) -> io::Result<Result<Supply, String>> {
+        // One byte more than wanted, so that growth shows, and a file that grows for ever ends.
+        let reader = origin.reader().take(want.size.saturating_add(1));
+        let cut = match Delta::find(reader, whole) {
+            Ok(cut) => cut,
+            Err(error) => return said(SayError::Read(error), name),
+        };
+        if cut.digest != want.digest {
+            return Ok(Err(format!("{name} changed since it was scanned")));
+        }
+        let to_cut = if parts.is_empty() { cut.delta.parts_to_cut(whole) } else { Vec::new() };
         if !to_cut.is_empty() {
             return Ok(Ok(Supply::Finer { parts: to_cut }));
         }
-        self.keep_in_background(want, &origin, Some(&delta));
-        match version {
-            None => delta.say_literals(&origin, parts, answer).map_or_else(failed, |()| Ok(Ok(Supply::End))),
-            Some((version, digest)) => {
-                let is_right = version.verified().is_some();
-                if let (false, Some(versions)) = (is_right, &self.versions) {
-                    versions.forget(digest);
-                }
-                Ok(Ok(if is_right { Supply::End } else { Supply::Unknown }))
-            }
+        self.keep_in_background(want, origin);
+        match cut.delta.say_literals(origin, parts, answer) {
+            Ok(()) => Ok(Ok(Supply::End)),
+            Err(error) => said(error, name),
+        }
+    }
+
+    /// A host that could do nothing with a patched content may have been given one that was made from a damaged version.
+    fn suspect_base(&self, digest: &Digest) {
+        let old = self.based.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+        if let Some((old, versions)) = old.zip(self.versions.clone()) {
+            let mut keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
+            keeping.entry(old).or_insert_with(|| std::thread::spawn(move || versions.check(&old)));
         }
     }
 
@@ -268,7 +300,7 @@ impl Contents {
         name: &str,
         answer: &mut Answer<'_>,
     ) -> io::Result<Result<Supply, String>> {
-        self.keep_in_background(want, origin, None);
+        self.keep_in_background(want, origin);
         let mut reader = origin.reader().take(want.size.saturating_add(1));
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; READ];
@@ -291,7 +323,7 @@ impl Contents {
 
     /// Keeps a large content for the next push, while it is being sent. A file that changes meanwhile is kept wrongly,
     /// which the host notices when it is used.
-    fn keep_in_background(&self, want: &Want, origin: &Origin, delta: Option<&Delta>) {
+    fn keep_in_background(&self, want: &Want, origin: &Origin) {
         let (Some(versions), Origin::File(file)) = (&self.versions, origin) else { return };
         if !Versions::takes(want.size) {
             return;
@@ -299,8 +331,7 @@ impl Contents {
         let mut keeping = self.keeping.lock().unwrap_or_else(PoisonError::into_inner);
         let (hash_map::Entry::Vacant(place), Ok(file)) = (keeping.entry(want.digest), file.try_clone()) else { return };
         let (versions, digest, size) = (Arc::clone(versions), want.digest, want.size);
-        let chunks = delta.map(|delta| delta.chunks.clone());
-        place.insert(std::thread::spawn(move || versions.keep(&digest, &file, size, chunks.as_deref())));
+        place.insert(std::thread::spawn(move || versions.keep(&digest, &file, size)));
     }
 
     /// Waits until all that is being kept is kept.
@@ -310,5 +341,15 @@ impl Contents {
             // A panic there has said itself what is wrong, and costs the cache only.
             let _ = thread.join();
         }
+    }
+}
+
+/// What an answer that could not be said to its end comes to.
+fn said(error: SayError, name: &str) -> io::Result<Result<Supply, String>> {
+    match error {
+        SayError::Out(error) => Err(error),
+        SayError::Read(error) => Ok(Err(format!("cannot read {name}: {error}"))),
+        // Part of it may have been said already; the host begins anew.
+        SayError::Old => Ok(Ok(Supply::Unknown)),
     }
 }

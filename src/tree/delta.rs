@@ -48,7 +48,7 @@ pub(super) enum Origin {
 
 impl Origin {
     /// Reads until the buffer is full or the content ends; gives how much.
-    fn read_full(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    pub(super) fn read_full(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
             let at = offset + filled as u64;
@@ -82,7 +82,12 @@ impl Origin {
 
     /// Reads it from the beginning.
     pub(super) fn reader(&self) -> OriginReader<'_> {
-        OriginReader { origin: self, at: 0 }
+        self.reader_at(0)
+    }
+
+    /// Reads it from a place on.
+    pub(super) fn reader_at(&self, at: u64) -> OriginReader<'_> {
+        OriginReader { origin: self, at }
     }
 }
 
@@ -103,24 +108,28 @@ impl Read for OriginReader<'_> {
 
 /// A stretch of the new content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stretch {
-    offset: u64,
-    len: u64,
+pub(super) struct Stretch {
+    pub(super) offset: u64,
+    pub(super) len: u64,
     /// Where it is in the old version.
-    old: Option<u64>,
+    pub(super) old: Option<u64>,
 }
 
 /// A new content as stretches that the old version has and stretches that it has not.
 #[derive(Debug)]
 pub(super) struct Delta {
-    stretches: Vec<Stretch>,
-    /// The chunks of the new content.
-    pub(super) chunks: Vec<ChunkId>,
-    /// Hash of the new content as it was read.
-    pub(super) digest: Digest,
+    pub(super) stretches: Vec<Stretch>,
     /// Length of all stretches that the old version has not.
     pub(super) fresh: u64,
     old_len: u64,
+}
+
+/// What cutting a new content has given.
+#[derive(Debug)]
+pub(super) struct Cut {
+    pub(super) delta: Delta,
+    /// Hash of the new content as it was read.
+    pub(super) digest: Digest,
 }
 
 /// Passes on what it reads and hashes it.
@@ -138,13 +147,13 @@ impl<R: Read> Read for Hashing<R> {
 }
 
 impl Delta {
-    /// Finds the chunks of `old` in what a reader gives. Holds one chunk at a time, and the lists. `closed` is told of
-    /// each stretch, by its index, as soon as it and the one after it are known.
-    pub(super) fn find(
-        reader: impl Read,
-        old: &[ChunkId],
-        mut closed: impl FnMut(&Self, usize) -> Result<(), SayError>,
-    ) -> Result<Self, SayError> {
+    /// Nothing yet, of an old version of this length.
+    pub(super) fn of(old_len: u64) -> Self {
+        Self { stretches: Vec::new(), fresh: 0, old_len }
+    }
+
+    /// Finds the chunks of `old` in what a reader gives. Holds one chunk at a time, and the lists.
+    pub(super) fn find(reader: impl Read, old: &[ChunkId]) -> io::Result<Cut> {
         let mut places: HashMap<ChunkId, usize> = HashMap::with_capacity(old.len());
         let mut offsets = Vec::with_capacity(old.len());
         let mut old_len = 0;
@@ -153,30 +162,21 @@ impl Delta {
             offsets.push(old_len);
             old_len += u64::from(id.len);
         }
-        let mut delta = Self { stretches: Vec::new(), chunks: Vec::new(), digest: Digest::of(b""), fresh: 0, old_len };
+        let mut delta = Self::of(old_len);
         let mut reader = Hashing { reader, hasher: blake3::Hasher::new() };
         // Where the old version goes on, so that the longest stretches are found.
         let mut expected = 0;
         for chunk in chunks(&mut reader) {
-            let chunk = chunk.map_err(SayError::Read)?;
+            let chunk = chunk?;
             let follows = old.get(expected) == Some(&chunk.id);
             let place = if follows { Some(expected) } else { places.get(&chunk.id).copied() };
             if let Some(place) = place {
                 expected = place + 1;
             }
             let len = u64::from(chunk.id.len);
-            let before = delta.stretches.len();
             delta.add(Stretch { offset: chunk.offset, len, old: place.map(|place| offsets[place]) });
-            delta.chunks.push(chunk.id);
-            if before > 0 && delta.stretches.len() > before {
-                closed(&delta, before - 1)?;
-            }
         }
-        if let Some(last) = delta.stretches.len().checked_sub(1) {
-            closed(&delta, last)?;
-        }
-        delta.digest = reader.hasher.finalize().into();
-        Ok(delta)
+        Ok(Cut { delta, digest: reader.hasher.finalize().into() })
     }
 
     fn add(&mut self, next: Stretch) {
@@ -224,7 +224,7 @@ impl Delta {
         &self,
         index: usize,
         new: &Origin,
-        old: &File,
+        old: &Origin,
         out: &mut impl Said,
     ) -> Result<(), SayError> {
         let stretch = self.stretches[index];
@@ -237,8 +237,7 @@ impl Delta {
             let len = (stretch.len - done).min(u64::from(MAX_PATCHED));
             let (offset, prefix_len) = self.prefix(stretch.len, done, len, from, to);
             let bytes = new.bytes_at(stretch.offset + done, len).map_err(SayError::Read)?;
-            let mut prefix = vec![0; usize::try_from(prefix_len).unwrap_or_default()];
-            old.read_exact_at(&mut prefix, offset).map_err(|_| SayError::Old)?;
+            let prefix = old.bytes_at(offset, prefix_len).map_err(|_| SayError::Old)?;
             let frame = compress(&bytes, &prefix).map_err(|_| SayError::Old)?;
             match (frame, u32::try_from(prefix_len), u32::try_from(len)) {
                 (Some(frame), Ok(prefix), Ok(len)) => {

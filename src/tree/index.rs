@@ -166,6 +166,7 @@ mod tests {
             dev: 1,
             ino,
             is_only_name: true,
+            has_holes: false,
             mtime: time,
             ctime: time,
         }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Digest, RelPath,
+    extra::{Extra, Xattr},
     path::{PathError, is_temporary},
 };
 
@@ -13,7 +14,7 @@ pub const MAX_MANIFEST: usize = 64 * 1024 * 1024;
 const MAX_ENTRIES: usize = 2_000_000;
 const MAX_PATH_BYTES: usize = 128 * 1024 * 1024;
 /// First bytes of an encoded manifest; the last one is the version of the format.
-const MAGIC: &[u8; 8] = b"OVSTREE\x01";
+const MAGIC: &[u8; 8] = b"OVSTREE\x02";
 /// Longest target of a symbolic link in bytes (`PATH_MAX` less the closing zero).
 const MAX_TARGET: usize = 4095;
 
@@ -48,6 +49,11 @@ pub enum EntryKind {
         /// What it points to, as written in the link; 1 to 4095 bytes.
         target: Vec<u8>,
     },
+    /// Another name of a regular file: both share content, attributes and later changes.
+    HardLink {
+        /// The first of its names in the order of paths; always that of a `File` of the same tree.
+        to: RelPath,
+    },
 }
 
 /// One file, directory or link of a tree.
@@ -59,6 +65,25 @@ pub struct Entry {
     pub kind: EntryKind,
     /// When it was last modified. Carried along, but no part of equality.
     pub mtime: Time,
+    /// What few entries have; none for all others.
+    pub extra: Option<Box<Extra>>,
+}
+
+impl Entry {
+    /// An entry that has nothing but these.
+    pub fn plain(path: RelPath, kind: EntryKind, mtime: Time) -> Self {
+        Self { path, kind, mtime, extra: None }
+    }
+
+    /// Its extended attributes.
+    pub fn xattrs(&self) -> &[Xattr] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.xattrs)
+    }
+
+    /// Whether it is a file with holes.
+    pub fn has_holes(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.has_holes)
+    }
 }
 
 /// All entries of a tree, ordered by path, each directory before what is below it.
@@ -101,7 +126,8 @@ pub enum ManifestError {
         /// The entry.
         path: RelPath,
     },
-    /// A mode, time or link target is out of bounds, or the name is one of our temporary names.
+    /// A mode, time, link target or extended attribute is out of bounds, a hard link does not lead to a file with an
+    /// earlier path, or the name is one of our temporary names.
     #[error("`{path}` has impossible attributes in the manifest")]
     Attributes {
         /// The entry.
@@ -123,6 +149,7 @@ struct PackedEntry {
     rest: Vec<u8>,
     mtime: Time,
     kind: EntryKind,
+    extra: Option<Box<Extra>>,
 }
 
 impl Manifest {
@@ -140,11 +167,23 @@ impl Manifest {
         &self.entries
     }
 
+    /// The entry with this path.
+    pub fn get(&self, path: &RelPath) -> Option<&Entry> {
+        self.entries.binary_search_by(|entry| entry.path.cmp(path)).ok().map(|at| &self.entries[at])
+    }
+
     /// Whether a directory with this path is in it.
     pub fn has_directory(&self, path: &[u8]) -> bool {
         let Ok(path) = RelPath::new(path) else { return false };
-        let at = self.entries.binary_search_by(|entry| entry.path.cmp(&path));
-        at.is_ok_and(|at| matches!(self.entries[at].kind, EntryKind::Dir { .. }))
+        self.get(&path).is_some_and(|entry| matches!(entry.kind, EntryKind::Dir { .. }))
+    }
+
+    /// The files among these that have more than one name, and those further names.
+    pub fn hard_links(&self) -> impl Iterator<Item = (&RelPath, &RelPath)> {
+        self.entries.iter().filter_map(|entry| match &entry.kind {
+            EntryKind::HardLink { to } => Some((to, &entry.path)),
+            _ => None,
+        })
     }
 
     /// Permission bits of the root.
@@ -152,9 +191,9 @@ impl Manifest {
         self.root_mode
     }
 
-    /// Equal for two trees exactly when paths, kinds, modes, contents and link targets are.
+    /// Equal for two trees exactly when paths, kinds, modes, contents, link targets and extended attributes are.
     pub fn root(&self) -> Digest {
-        root_of(self.entries.iter().map(|entry| (&entry.path, &entry.kind)))
+        root_of(self.entries.iter().map(|entry| (&entry.path, &entry.kind, entry.extra.as_deref())))
     }
 
     /// The bytes that travel.
@@ -169,6 +208,7 @@ impl Manifest {
                 rest: path[usize::from(shared)..].to_vec(),
                 mtime: entry.mtime,
                 kind: entry.kind.clone(),
+                extra: entry.extra.clone(),
             }
         });
         let packed = Packed { root_mode: self.root_mode, entries: entries.collect() };
@@ -201,7 +241,7 @@ impl Manifest {
         // The directories that hold the current entry, outermost first.
         let mut parents: Vec<&RelPath> = Vec::new();
         let mut previous: Option<&RelPath> = None;
-        for Entry { path, kind, mtime } in &self.entries {
+        for Entry { path, kind, mtime, extra } in &self.entries {
             if previous.is_some_and(|previous| previous >= path) {
                 return Err(ManifestError::Order { path: path.clone() });
             }
@@ -211,7 +251,14 @@ impl Manifest {
             if parents.last().map_or(&[][..], |parent| parent.as_bytes()) != path.parent() {
                 return Err(ManifestError::Orphan { path: path.clone() });
             }
-            if !is_possible(kind) || mtime.nanos >= 1_000_000_000 || is_temporary(path.name()) {
+            let is_linked = match kind {
+                EntryKind::HardLink { to } => {
+                    to < path && self.get(to).is_some_and(|first| matches!(first.kind, EntryKind::File { .. }))
+                }
+                _ => true,
+            };
+            let is_possible = is_linked && is_possible(kind) && extra.as_ref().is_none_or(|extra| extra.fits(kind));
+            if !is_possible || mtime.nanos >= 1_000_000_000 || is_temporary(path.name()) {
                 return Err(ManifestError::Attributes { path: path.clone() });
             }
             if matches!(kind, EntryKind::Dir { .. }) {
@@ -228,9 +275,9 @@ fn unpack(packed: Vec<PackedEntry>) -> Result<Vec<Entry>, ManifestError> {
         return Err(ManifestError::TooLarge { entries: packed.len() });
     }
     let mut joiner = PathJoiner::default();
-    let entries = packed.into_iter().map(|PackedEntry { shared, rest, mtime, kind }| {
+    let entries = packed.into_iter().map(|PackedEntry { shared, rest, mtime, kind, extra }| {
         let path = joiner.join(shared, &rest)?;
-        Ok(Entry { path, kind, mtime })
+        Ok(Entry { path, kind, mtime, extra })
     });
     entries.collect()
 }
@@ -272,18 +319,19 @@ fn is_possible(kind: &EntryKind) -> bool {
     match kind {
         EntryKind::File { mode, .. } | EntryKind::Dir { mode } => *mode <= 0o7777,
         EntryKind::Symlink { target } => (1..=MAX_TARGET).contains(&target.len()) && !target.contains(&0),
+        EntryKind::HardLink { .. } => true,
     }
 }
 
-/// The root hash of entries that come ordered by path: BLAKE3 over an unambiguous encoding of path, kind, mode, and
-/// content hash or link target.
-pub fn root_of<'a>(entries: impl Iterator<Item = (&'a RelPath, &'a EntryKind)>) -> Digest {
+/// The root hash of entries that come ordered by path: BLAKE3 over an unambiguous encoding of path, kind, mode,
+/// content hash or link target, and extended attributes.
+pub fn root_of<'a>(entries: impl Iterator<Item = (&'a RelPath, &'a EntryKind, Option<&'a Extra>)>) -> Digest {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"ovs-cuisine tree 1\n");
     let field = |hasher: &mut blake3::Hasher, bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
     };
-    for (path, kind) in entries {
+    for (path, kind, extra) in entries {
         field(&mut hasher, path.as_bytes());
         match kind {
             EntryKind::File { size, digest, mode } => {
@@ -296,6 +344,16 @@ pub fn root_of<'a>(entries: impl Iterator<Item = (&'a RelPath, &'a EntryKind)>) 
                 hasher.update(b"l");
                 field(&mut hasher, target);
             }
+            EntryKind::HardLink { to } => {
+                hasher.update(b"h");
+                field(&mut hasher, to.as_bytes());
+            }
+        }
+        // Paths are never longer than 4095 bytes, so this cannot be taken for one.
+        for Xattr { name, value } in extra.into_iter().flat_map(|extra| &extra.xattrs) {
+            hasher.update(&u64::MAX.to_le_bytes());
+            field(&mut hasher, name);
+            field(&mut hasher, value);
         }
     }
     hasher.finalize().into()
@@ -308,7 +366,7 @@ mod tests {
     use super::*;
 
     fn entry(path: &str, kind: EntryKind) -> Entry {
-        Entry { path: RelPath::new(path).unwrap(), kind, mtime: Time { secs: -5, nanos: 999_999_999 } }
+        Entry::plain(RelPath::new(path).unwrap(), kind, Time { secs: -5, nanos: 999_999_999 })
     }
 
     fn file(path: &str, content: &str) -> Entry {
@@ -371,6 +429,45 @@ mod tests {
     }
 
     #[test]
+    fn a_hard_link_leads_to_a_file_that_comes_before() {
+        let hard = |path: &str, to: &str| entry(path, EntryKind::HardLink { to: RelPath::new(to).unwrap() });
+        let good = Manifest::new(vec![file("a", "1"), hard("b", "a"), hard("c", "a")], 0o755).unwrap();
+        assert_eq!(Manifest::decode(&good.encode().unwrap()).unwrap(), good);
+        assert_ne!(
+            good.root(),
+            Manifest::new(vec![file("a", "1"), hard("b", "a"), file("c", "1")], 0o755).unwrap().root()
+        );
+        for bad in [
+            vec![hard("a", "b"), file("b", "1")],
+            vec![hard("a", "a")],
+            vec![file("a", "1"), hard("b", "a"), hard("c", "b")],
+            vec![dir("a"), hard("b", "a")],
+            vec![link("a", "x"), hard("b", "a")],
+            vec![hard("b", "missing")],
+        ] {
+            assert!(matches!(Manifest::new(bad, 0o755).unwrap_err(), ManifestError::Attributes { .. }));
+        }
+        let mut bytes = postcard::to_stdvec(&EntryKind::HardLink { to: RelPath::new("aa").unwrap() }).unwrap();
+        let at = bytes.len() - 2;
+        bytes[at..].copy_from_slice(b"..");
+        assert!(postcard::from_bytes::<EntryKind>(&bytes).is_err(), "a target that leads out is no target");
+    }
+
+    #[test]
+    fn extended_attributes_make_another_tree_and_holes_do_not() {
+        let with = |extra: Option<Box<Extra>>| {
+            let entries = vec![Entry { extra, ..file("a", "1") }];
+            let manifest = Manifest::new(entries, 0o755).unwrap();
+            assert_eq!(Manifest::decode(&manifest.encode().unwrap()).unwrap(), manifest);
+            manifest.root()
+        };
+        let xattr = |value: &str| vec![Xattr { name: b"user.a".to_vec(), value: value.into() }];
+        assert_eq!(with(None), with(Extra::of(true, Vec::new())));
+        assert_ne!(with(None), with(Extra::of(false, xattr("1"))));
+        assert_ne!(with(Extra::of(false, xattr("2"))), with(Extra::of(true, xattr("1"))));
+    }
+
+    #[test]
     fn paths_that_lead_out_are_refused_when_decoded() {
         for path in ["../x", "/etc/passwd", "a//b", "a/./b"] {
             let packed = Packed {
@@ -380,6 +477,7 @@ mod tests {
                     rest: path.into(),
                     mtime: Time { secs: 0, nanos: 0 },
                     kind: EntryKind::Dir { mode: 0o755 },
+                    extra: None,
                 }],
             };
             let bytes = postcard::to_extend(&packed, MAGIC.to_vec()).unwrap();
@@ -394,6 +492,7 @@ mod tests {
             rest: "x/".repeat(2047).into_bytes(),
             mtime: Time { secs: 0, nanos: 0 },
             kind: EntryKind::Dir { mode: 0 },
+            extra: None,
         }];
         entries[0].rest.push(b'x');
         for _ in 0..100_000 {
@@ -402,6 +501,7 @@ mod tests {
                 rest: vec![],
                 mtime: Time { secs: 0, nanos: 0 },
                 kind: EntryKind::Dir { mode: 0 },
+                extra: None,
             });
         }
         let bytes = postcard::to_extend(&Packed { root_mode: 0, entries }, MAGIC.to_vec()).unwrap();

@@ -6,13 +6,18 @@
 mod ahead;
 mod chunk;
 mod digest;
+mod extra;
 mod literal;
 mod manifest;
+#[cfg(any(feature = "control", feature = "helper"))]
+mod names;
 mod patch;
 mod path;
 mod summary;
 mod supply;
 
+#[cfg(any(feature = "control", feature = "helper"))]
+mod align;
 #[cfg(any(feature = "control", feature = "helper"))]
 mod answer;
 #[cfg(any(feature = "control", feature = "helper"))]
@@ -41,12 +46,15 @@ mod versions;
 mod walk;
 #[cfg(any(feature = "control", feature = "helper"))]
 mod whole;
+#[cfg(any(feature = "control", feature = "helper"))]
+mod xattr;
 
 pub use ahead::{Ahead, Care, Larder, MAX_AHEAD, MAX_PATCH, Remembered, place_name};
 pub use chunk::{Chunk, WHOLE_UP_TO, chunks, fine_chunks};
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use contents::Contents;
 pub use digest::Digest;
+pub use extra::{Extra, Xattr, is_carried};
 #[cfg(feature = "helper")]
 pub use fold::folded;
 #[cfg(any(feature = "control", feature = "helper"))]
@@ -59,6 +67,8 @@ pub use literal::LiteralDecoder;
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use look::look_at;
 pub use manifest::{Entry, EntryKind, MAX_MANIFEST, Manifest, ManifestError, Time, root_of};
+#[cfg(any(feature = "control", feature = "helper"))]
+pub use names::further_names;
 pub use patch::ManifestPatch;
 pub use path::{PathError, RelPath, is_temporary, printable};
 #[cfg(any(feature = "control", feature = "helper"))]
@@ -73,3 +83,5 @@ pub use versions::Versions;
 pub use walk::{Node, NodeKind, RulesError, Walk, WalkError, rules_above, walk, walk_at};
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use whole::{MAX_NAMED, Skipped};
+#[cfg(any(feature = "control", feature = "helper"))]
+pub use xattr::{write_xattrs, xattrs_at};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Digest, Entry, EntryKind, Manifest, ManifestError, RelPath, Time,
+    extra::Extra,
     manifest::{PathJoiner, shared_with},
 };
 
@@ -35,6 +36,7 @@ enum What {
     New {
         mtime: Time,
         kind: EntryKind,
+        extra: Option<Box<Extra>>,
     },
 }
 
@@ -55,17 +57,20 @@ impl ManifestPatch {
             }
         }
         fresh.extend(after);
-        let moved: HashMap<(&EntryKind, Time), u32> = gone
+        let moved: HashMap<(&EntryKind, Time, &Option<Box<Extra>>), u32> = gone
             .iter()
-            .filter_map(|index| old.entries().get(*index as usize).map(|entry| ((&entry.kind, entry.mtime), *index)))
+            .filter_map(|index| {
+                let Entry { kind, mtime, extra, .. } = old.entries().get(*index as usize)?;
+                Some(((kind, *mtime, extra), *index))
+            })
             .collect();
         let mut previous: &[u8] = &[];
-        let added = fresh.into_iter().map(|Entry { path, kind, mtime }| {
+        let added = fresh.into_iter().map(|Entry { path, kind, mtime, extra }| {
             let shared = shared_with(previous, path.as_bytes());
             previous = path.as_bytes();
-            let what = match moved.get(&(kind, *mtime)) {
+            let what = match moved.get(&(kind, *mtime, extra)) {
                 Some(index) => What::Moved(*index),
-                None => What::New { mtime: *mtime, kind: kind.clone() },
+                None => What::New { mtime: *mtime, kind: kind.clone(), extra: extra.clone() },
             };
             Added { shared, rest: path.as_bytes()[usize::from(shared)..].to_vec(), what }
         });
@@ -103,14 +108,14 @@ impl ManifestPatch {
         let mut joiner = PathJoiner::default();
         self.added.iter().map(move |Added { shared, rest, what }| {
             let path = joiner.join(*shared, rest)?;
-            let (kind, mtime) = match what {
-                What::New { mtime, kind } => (kind.clone(), *mtime),
+            let (kind, mtime, extra) = match what {
+                What::New { mtime, kind, extra } => (kind.clone(), *mtime, extra.clone()),
                 What::Moved(index) => {
                     let moved = old.entries().get(*index as usize).ok_or(ManifestError::Format)?;
-                    (moved.kind.clone(), moved.mtime)
+                    (moved.kind.clone(), moved.mtime, moved.extra.clone())
                 }
             };
-            Ok(Entry { path, kind, mtime })
+            Ok(Entry { path, kind, mtime, extra })
         })
     }
 
@@ -156,11 +161,11 @@ mod tests {
         for (directory, name, content) in files {
             let (directory, time) = (format!("d{directory}"), Time { secs: i64::from(*content), nanos: 0 });
             let path = RelPath::new(directory.clone()).unwrap();
-            let dir = Entry { path, kind: EntryKind::Dir { mode: 0o755 }, mtime: Time { secs: 0, nanos: 0 } };
+            let dir = Entry::plain(path, EntryKind::Dir { mode: 0o755 }, Time { secs: 0, nanos: 0 });
             entries.insert(dir.path.clone(), dir);
             let kind = EntryKind::File { size: 1, digest: Digest::of(&[*content]), mode: 0o644 };
             let path = RelPath::new(format!("{directory}/f{name}")).unwrap();
-            entries.insert(path.clone(), Entry { path, kind, mtime: time });
+            entries.insert(path.clone(), Entry::plain(path, kind, time));
         }
         Manifest::new(entries.into_values().collect(), 0o755).unwrap()
     }

@@ -2,6 +2,8 @@
 
 use std::{cmp::Ordering, ffi::OsStr, fmt, os::unix::ffi::OsStrExt, path::Path};
 
+use serde::{Deserialize, Serialize};
+
 /// Longest path in bytes, as Linux has it (`PATH_MAX` less the closing zero).
 const MAX_PATH: usize = 4095;
 /// Longest part of a path in bytes, as Linux has it (`NAME_MAX`).
@@ -11,7 +13,8 @@ const MAX_PART: usize = 255;
 /// bytes and 255 a part. Need not be UTF-8. The root itself has no such path.
 ///
 /// Ordered part by part, so a directory comes right before all that is below it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct RelPath(Vec<u8>);
 
 /// Why bytes are not a path of a tree.
@@ -107,6 +110,20 @@ impl Ord for RelPath {
             Some((left, right)) => key(*left).cmp(&key(*right)),
             None => self.0.len().cmp(&other.0.len()),
         }
+    }
+}
+
+impl TryFrom<Vec<u8>> for RelPath {
+    type Error = PathError;
+
+    fn try_from(bytes: Vec<u8>) -> Result<Self, PathError> {
+        Self::new(bytes)
+    }
+}
+
+impl From<RelPath> for Vec<u8> {
+    fn from(path: RelPath) -> Self {
+        path.0
     }
 }
 

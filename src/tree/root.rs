@@ -20,6 +20,8 @@ use super::{Time, index::IndexKey};
 
 /// How often an open is tried again when directories are being renamed meanwhile (`EAGAIN` of openat2).
 const RENAME_RACES: u32 = 8;
+/// Shorter files are not looked at for holes.
+const SHORTEST_WITH_HOLES: u64 = 8 * 1024;
 
 /// A directory, held open. It may itself be reached through links; below it no link is ever followed, so whatever is
 /// planted or swapped there, nothing outside is read or written.
@@ -50,6 +52,8 @@ pub struct Status {
     pub ino: u64,
     /// Whether this is the only name of the inode.
     pub is_only_name: bool,
+    /// Whether it has fewer blocks than its length needs.
+    pub has_holes: bool,
     /// Last modification of the content.
     pub mtime: Time,
     /// Last change of content or attributes; nobody can set it.
@@ -68,10 +72,18 @@ impl From<Stat> for Status {
             dev: stat.st_dev,
             ino: stat.st_ino,
             is_only_name: stat.st_nlink == 1,
+            has_holes: has_holes(&stat),
             mtime: time(stat.st_mtime, stat.st_mtime_nsec),
             ctime: time(stat.st_ctime, stat.st_ctime_nsec),
         }
     }
+}
+
+/// Short files may have no block of their own because their content lies in the inode.
+fn has_holes(stat: &Stat) -> bool {
+    let (size, blocks) = (u64::try_from(stat.st_size).unwrap_or_default(), u64::try_from(stat.st_blocks));
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    is_file && size >= SHORTEST_WITH_HOLES && blocks.unwrap_or_default().saturating_mul(512) < size
 }
 
 impl Status {

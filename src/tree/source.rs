@@ -1,7 +1,7 @@
 //! A tree of the near side as it is on disk.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,9 +10,13 @@ use std::{
 use rustix::fs::fstat;
 
 use super::{
-    Digest, Entry, EntryKind, HashError, IgnoreRules, Index, Manifest, ManifestError, Node, NodeKind, PatternError,
-    RelPath, Root, Status, TreeSummary, WalkError, hash_files, index::unix_now, walk, walk_at,
+    Digest, Entry, EntryKind, Extra, HashError, Hashed, IgnoreRules, Index, Manifest, ManifestError, Node, NodeKind,
+    PatternError, RelPath, Root, Status, TreeSummary, WalkError, further_names, hash::in_parallel, hash_files,
+    index::unix_now, walk, walk_at, xattrs_at,
 };
+
+/// More threads than this gain nothing when attributes are read.
+const MAX_THREADS: usize = 8;
 
 /// A directory of the near side, scanned completely: the only thing a host's directory is ever made equal to.
 ///
@@ -50,7 +54,7 @@ pub enum ScanError {
     /// A directory cannot be listed, or an ignore file cannot be used.
     #[error(transparent)]
     Walk(#[from] WalkError),
-    /// A file cannot be read, or changes all the time.
+    /// A file or its attributes cannot be read, or it changes all the time.
     #[error("cannot read `{path}`", path = path.display())]
     File {
         /// Which.
@@ -106,11 +110,20 @@ impl ScanError {
 
 impl SourceTree {
     /// Scans everything below `root` but what `ignore` (gitignore patterns) and the `.cuisineignore` files found on the
-    /// way leave out. Links are taken as links.
+    /// way leave out. Links are taken as links, extended attributes are left alone.
     ///
     /// `index` names a file, one for each root, that remembers what was hashed: with it an unchanged tree is proven
     /// without reading. It is only a cache; what goes wrong with it is no error.
     pub fn scan(root: &Path, ignore: &[String], index: Option<&Path>) -> Result<Self, ScanError> {
+        Self::scan_all(root, ignore, index, false)
+    }
+
+    /// The same with the extended attributes, access control lists among them, of files and directories.
+    pub fn scan_with_xattrs(root: &Path, ignore: &[String], index: Option<&Path>) -> Result<Self, ScanError> {
+        Self::scan_all(root, ignore, index, true)
+    }
+
+    fn scan_all(root: &Path, ignore: &[String], index: Option<&Path>, xattrs: bool) -> Result<Self, ScanError> {
         let opened = open(root)?;
         let before = identity(root)?;
         let scanned_at = unix_now();
@@ -118,7 +131,10 @@ impl SourceTree {
         let found = walk(&opened, &mut rules, true)?;
         let known = index.map(Index::load).unwrap_or_default();
         let mut fresh = Index::default();
-        let entries = entries(&opened, found.nodes, &known, &mut fresh, scanned_at)?;
+        let mut entries = entries(&opened, found.nodes, &known, &mut fresh, scanned_at)?;
+        if xattrs {
+            add_xattrs(&opened, &mut entries)?;
+        }
         if identity(root)? != before {
             return Err(ScanError::Replaced { path: root.to_path_buf() });
         }
@@ -128,12 +144,12 @@ impl SourceTree {
         }
         let open_error = |source| ScanError::Open { path: root.to_path_buf(), source };
         let mode = opened.status().map_err(open_error)?.mode;
-        Self::of(Arc::new(opened), entries, mode, Arc::new(rules))
+        Self::of(Arc::new(opened), entries, mode, Arc::new(rules), xattrs)
     }
 
     /// The tree as it is now, given that nothing but these paths, and what is below them, has changed since. Costs
     /// little beyond reading those. None when only a scan of the whole can tell: ignore files changed, another
-    /// directory has the root's place, or a path is in a directory that is not known.
+    /// directory has the root's place, a file has further names, or a path is in a directory that is not known.
     pub fn look_again(&self, changed: &[RelPath]) -> Result<Option<Self>, ScanError> {
         let root = &self.root;
         let open_error = |source| ScanError::Open { path: root.path().to_path_buf(), source };
@@ -142,6 +158,9 @@ impl SourceTree {
             return Ok(None);
         }
         let changed = outermost(changed);
+        if self.manifest.hard_links().any(|(first, path)| covers(&changed, first) || covers(&changed, path)) {
+            return Ok(None);
+        }
         let mut nodes = Vec::new();
         for path in &changed {
             if !path.parent().is_empty() && !self.manifest.has_directory(path.parent()) {
@@ -152,24 +171,25 @@ impl SourceTree {
                 None => return Ok(None),
             }
         }
-        let fresh = entries(root, nodes, &Index::default(), &mut Index::default(), unix_now())?;
+        if nodes.iter().any(|node| node.kind == NodeKind::File && !node.status.is_only_name) {
+            return Ok(None);
+        }
+        let mut fresh = entries(root, nodes, &Index::default(), &mut Index::default(), unix_now())?;
         // A name that comes or goes changes the time of its directory too, of which nobody tells.
         let parents: BTreeSet<RelPath> = changed.iter().filter_map(|path| RelPath::new(path.parent()).ok()).collect();
-        let mut directories = Vec::new();
         for path in &parents {
             let Ok(status) = root.open_directory(path.as_bytes()).and_then(|fd| Ok(Status::from(fstat(fd)?))) else {
                 return Ok(None);
             };
-            directories.push(Entry {
-                path: path.clone(),
-                kind: EntryKind::Dir { mode: status.mode },
-                mtime: status.mtime,
-            });
+            fresh.push(Entry::plain(path.clone(), EntryKind::Dir { mode: status.mode }, status.mtime));
         }
-        let fresh = fresh.into_iter().chain(directories);
+        if self.summary.xattrs {
+            add_xattrs(root, &mut fresh)?;
+        }
         let stays = |entry: &&Entry| !covers(&changed, &entry.path) && !parents.contains(&entry.path);
         let entries = self.manifest.entries().iter().filter(stays).cloned().chain(fresh).collect();
-        Self::of(Arc::clone(root), entries, status.mode, Arc::clone(&self.rules)).map(Some)
+        let xattrs = self.summary.xattrs;
+        Self::of(Arc::clone(root), entries, status.mode, Arc::clone(&self.rules), xattrs).map(Some)
     }
 
     pub(super) fn of(
@@ -177,6 +197,7 @@ impl SourceTree {
         entries: Vec<Entry>,
         mode: u32,
         rules: Arc<IgnoreRules>,
+        xattrs: bool,
     ) -> Result<Self, ScanError> {
         let failed = |source| ScanError::Manifest { path: root.path().to_path_buf(), source };
         let manifest = Manifest::new(entries, mode).map_err(failed)?;
@@ -193,6 +214,7 @@ impl SourceTree {
             files: sizes.clone().count() as u64,
             bytes: sizes.sum(),
             ignore: rules.lines(),
+            xattrs,
         };
         let (manifest, summary) = (Arc::new(manifest), Arc::new(summary));
         Ok(Self { root, manifest, encoded: encoded.into(), summary, rules })
@@ -261,39 +283,85 @@ pub(super) fn entries(
     fresh: &mut Index,
     scanned_at: i64,
 ) -> Result<Vec<Entry>, ScanError> {
+    let further = further_names(&nodes);
+    let firsts: HashSet<usize> = further.values().copied().collect();
     let mut entries = Vec::with_capacity(nodes.len());
-    let mut unknown = Vec::new();
-    for Node { path, status, kind } in nodes {
+    let (mut unknown, mut names) = (Vec::new(), Vec::new());
+    for (index, node) in nodes.iter().enumerate() {
+        let Node { path, status, kind } = node;
         let kind = match kind {
             NodeKind::Dir => EntryKind::Dir { mode: status.mode },
-            NodeKind::Symlink(target) => EntryKind::Symlink { target },
+            NodeKind::Symlink(target) => EntryKind::Symlink { target: target.clone() },
             NodeKind::Special(what) => {
                 return Err(ScanError::Special { path: root.path_of(path.as_bytes()), what });
             }
             NodeKind::File => {
+                if let Some(first) = further.get(&index) {
+                    names.push((*first, node));
+                    continue;
+                }
                 let Some(digest) = known.digest(&status.key()) else {
-                    unknown.push((path, status.size));
+                    unknown.push(index);
                     continue;
                 };
-                fresh.remember(&status, digest, scanned_at);
+                fresh.remember(status, digest, scanned_at);
                 EntryKind::File { size: status.size, digest, mode: status.mode }
             }
         };
-        entries.push(Entry { path, kind, mtime: status.mtime });
+        let extra = Extra::of(status.has_holes, Vec::new());
+        entries.push(Entry { path: path.clone(), kind, mtime: status.mtime, extra });
     }
-    let paths: Vec<&RelPath> = unknown.iter().map(|(path, _)| path).collect();
-    let bytes = unknown.iter().map(|(_, size)| size).sum();
-    for (path, result) in paths.iter().zip(hash_files(root, &paths, bytes)) {
-        match result {
-            Ok(hashed) => {
-                let status = hashed.status;
-                fresh.remember(&status, hashed.digest, scanned_at);
-                let kind = EntryKind::File { size: status.size, digest: hashed.digest, mode: status.mode };
-                entries.push(Entry { path: (*path).clone(), kind, mtime: status.mtime });
-            }
-            Err(HashError::Vanished) => {}
-            Err(source) => return Err(ScanError::File { path: root.path_of(path.as_bytes()), source }),
+    // Files with further names that another file has replaced, or that are gone, since they were listed.
+    let mut replaced = HashSet::new();
+    let hashed = hash(root, &unknown.iter().map(|index| &nodes[*index]).collect::<Vec<_>>())?;
+    for (index, hashed) in unknown.into_iter().zip(hashed) {
+        let Node { path, status, .. } = &nodes[index];
+        let is_same = |hashed: &Hashed| (hashed.status.dev, hashed.status.ino) == (status.dev, status.ino);
+        if firsts.contains(&index) && !hashed.as_ref().is_some_and(is_same) {
+            replaced.insert(index);
+        }
+        if let Some(hashed) = hashed {
+            fresh.remember(&hashed.status, hashed.digest, scanned_at);
+            entries.push(file(path, &hashed));
         }
     }
+    let (lost, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|(first, _)| replaced.contains(first));
+    entries.extend(names.into_iter().map(|(first, Node { path, status, .. })| {
+        Entry::plain(path.clone(), EntryKind::HardLink { to: nodes[first].path.clone() }, status.mtime)
+    }));
+    let lost: Vec<&Node> = lost.into_iter().map(|(_, node)| node).collect();
+    let hashed = hash(root, &lost)?;
+    entries.extend(lost.iter().zip(hashed).filter_map(|(node, hashed)| Some(file(&node.path, &hashed?))));
     Ok(entries)
+}
+
+/// Hashes files; none for one that has vanished.
+fn hash(root: &Root, nodes: &[&Node]) -> Result<Vec<Option<Hashed>>, ScanError> {
+    let paths: Vec<&RelPath> = nodes.iter().map(|node| &node.path).collect();
+    let bytes = nodes.iter().map(|node| node.status.size).sum();
+    let results = hash_files(root, &paths, bytes).into_iter().zip(paths).map(|(result, path)| match result {
+        Ok(hashed) => Ok(Some(hashed)),
+        Err(HashError::Vanished) => Ok(None),
+        Err(source) => Err(ScanError::File { path: root.path_of(path.as_bytes()), source }),
+    });
+    results.collect()
+}
+
+fn file(path: &RelPath, Hashed { digest, status }: &Hashed) -> Entry {
+    let kind = EntryKind::File { size: status.size, digest: *digest, mode: status.mode };
+    Entry { path: path.clone(), kind, mtime: status.mtime, extra: Extra::of(status.has_holes, Vec::new()) }
+}
+
+/// Reads the extended attributes of entries, where there are any.
+fn add_xattrs(root: &Root, entries: &mut [Entry]) -> Result<(), ScanError> {
+    let found = in_parallel(entries, MAX_THREADS, || |entry: &Entry| xattrs_at(root, &entry.path, &entry.kind));
+    for (entry, xattrs) in entries.iter_mut().zip(found) {
+        let xattrs = xattrs.map_err(|error| ScanError::File {
+            path: root.path_of(entry.path.as_bytes()),
+            source: HashError::Read(error),
+        })?;
+        let has_holes = entry.extra.as_ref().is_some_and(|extra| extra.has_holes);
+        entry.extra = Extra::of(has_holes, xattrs);
+    }
+    Ok(())
 }

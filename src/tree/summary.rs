@@ -22,4 +22,6 @@ pub struct TreeSummary {
     /// What the scan left out, as gitignore lines relative to the root: first the rules of `.cuisineignore` files, then
     /// those that were given as parameters. A host neither reads nor deletes what they match.
     pub ignore: Vec<String>,
+    /// Whether extended attributes are part of the tree; a host leaves its own alone otherwise.
+    pub xattrs: bool,
 }

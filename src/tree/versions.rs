@@ -3,9 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufReader, Read, Write},
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    thread::JoinHandle,
     time::SystemTime,
 };
 
@@ -34,16 +32,8 @@ pub struct Versions {
 /// A content that was pushed before.
 #[derive(Debug)]
 pub(super) struct Version {
-    pub(super) file: File,
+    pub(super) content: Origin,
     pub(super) chunks: Vec<ChunkId>,
-    check: JoinHandle<bool>,
-}
-
-impl Version {
-    /// The file, if it still is what its name says: it is being hashed since it was found, beside other work.
-    pub(super) fn verified(self) -> Option<File> {
-        self.check.join().is_ok_and(|is_right| is_right).then_some(self.file)
-    }
 }
 
 impl Versions {
@@ -85,25 +75,30 @@ impl Versions {
             let _ = replace_file(&self.list(digest), &encode(&found));
             found
         };
-        let (origin, wanted) = (Origin::File(file.try_clone().ok()?), *digest);
-        let check = std::thread::spawn(move || {
-            digest_of(&mut origin.reader(), &mut vec![0; BUFFER]).is_ok_and(|(found, _)| found == wanted)
-        });
-        Some(Version { file, chunks, check })
+        Some(Version { content: Origin::File(file), chunks })
     }
 
-    /// Keeps a content, if it is not here yet. What goes wrong costs time at a later push only. Blocks while copying.
-    pub(super) fn keep(&self, digest: &Digest, source: &File, size: u64, chunks: Option<&[ChunkId]>) {
+    /// Forgets a content that is not what its name says. Reads it. What such a content leads to is noticed by the host
+    /// that gets it; this makes that it happens once.
+    pub(super) fn check(&self, digest: &Digest) {
+        let Ok(mut file) = fs_err::File::open(self.path(digest)) else { return };
+        if digest_of(&mut file, &mut vec![0; BUFFER]).is_ok_and(|(found, _)| found != *digest) {
+            self.forget(digest);
+        }
+    }
+
+    /// Keeps a content and the list of its chunks, if it is not here yet. What goes wrong costs time at a later push only.
+    /// Blocks while copying.
+    pub(super) fn keep(&self, digest: &Digest, source: &File, size: u64) {
         let path = self.path(digest);
         if !Self::takes(size) || path.exists() {
             return;
         }
         let kept = self.make_room(size).and_then(|()| {
             let mut copy = tempfile_in(&self.directory)?;
-            copy_from_start(source, size, &mut copy.1)?;
-            if let Some(chunks) = chunks {
-                replace_file(&self.list(digest), &encode(chunks))?;
-            }
+            let copied = copy_and_cut(source, size, &mut copy.1);
+            let chunks = copied.inspect_err(|_| drop(fs_err::remove_file(&copy.0)))?;
+            replace_file(&self.list(digest), &encode(&chunks))?;
             fs_err::rename(&copy.0, &path).inspect_err(|_| drop(fs_err::remove_file(&copy.0)))
         });
         if let Err(error) = kept {
@@ -113,7 +108,7 @@ impl Versions {
     }
 
     /// Forgets a content that turned out not to be what its name says.
-    pub(super) fn forget(&self, digest: &Digest) {
+    fn forget(&self, digest: &Digest) {
         let _ = fs_err::remove_file(self.path(digest));
         let _ = fs_err::remove_file(self.list(digest));
     }
@@ -140,21 +135,27 @@ impl Versions {
     }
 }
 
-/// Copies a file that others read too: its position is theirs.
-fn copy_from_start(source: &File, size: u64, copy: &mut File) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
-    let mut at = 0;
-    while at < size {
-        let wanted = BUFFER.min(usize::try_from(size - at).unwrap_or(BUFFER));
-        match source.read_at(&mut buffer[..wanted], at)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => {
-                copy.write_all(&buffer[..count])?;
-                at += count as u64;
-            }
-        }
+/// Copies a file that others read too: its position is theirs. Gives its chunks.
+fn copy_and_cut(source: &File, size: u64, copy: &mut File) -> io::Result<Vec<ChunkId>> {
+    let origin = Origin::File(source.try_clone()?);
+    let passed = Passing { reader: origin.reader().take(size), copy };
+    let chunks = chunks_of(BufReader::with_capacity(BUFFER, passed)).collect::<io::Result<Vec<ChunkId>>>()?;
+    let copied: u64 = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+    if copied == size { Ok(chunks) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Writes down what is read through it.
+struct Passing<'a, R> {
+    reader: R,
+    copy: &'a mut File,
+}
+
+impl<R: Read> Read for Passing<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.copy.write_all(&buffer[..count])?;
+        Ok(count)
     }
-    Ok(())
 }
 
 /// A new file that only its owner can read.
@@ -204,7 +205,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(content).unwrap();
         let digest = Digest::of(content);
-        versions.keep(&digest, &file, content.len() as u64, None);
+        versions.keep(&digest, &file, content.len() as u64);
         digest
     }
 
@@ -219,10 +220,8 @@ mod tests {
             let found = versions.find(&digest, 300_000).unwrap();
             let ids: Vec<ChunkId> = chunks_of(&bytes[..]).map(Result::unwrap).collect();
             assert_eq!(found.chunks, ids);
-            let mut back = vec![0; 300_000];
-            found.file.read_exact_at(&mut back, 0).unwrap();
-            assert!(back == bytes);
-            assert!(found.verified().is_some());
+            assert!(found.content.bytes_at(0, 300_000).unwrap() == bytes);
+            versions.check(&digest);
         }
         assert!(versions.find(&digest, 299_999).is_none());
         assert!(versions.find(&Digest::of(b"other"), 300_000).is_none());
@@ -248,9 +247,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let versions = Versions::new(dir.path().to_path_buf());
         let digest = keep(&versions, &content(4, 200_000));
-        assert!(versions.find(&digest, 200_000).unwrap().verified().is_some());
+        versions.check(&digest);
+        assert!(versions.find(&digest, 200_000).is_some());
         fs_err::write(versions.path(&digest), content(5, 200_000)).unwrap();
-        assert!(versions.find(&digest, 200_000).unwrap().verified().is_none());
+        versions.check(&digest);
+        assert!(versions.find(&digest, 200_000).is_none());
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl SourceTree {
             let _ = fresh.save(path);
         }
         let mode = opened.status().map_err(|source| ScanError::Open { path: root.to_path_buf(), source })?.mode;
-        let tree = Self::of(Arc::new(opened), entries, mode, Arc::new(rules))?;
+        let tree = Self::of(Arc::new(opened), entries, mode, Arc::new(rules), false)?;
         Ok((tree, skipped))
     }
 
@@ -60,7 +60,7 @@ impl SourceTree {
         if entries.is_empty() {
             return Err(failed(io::ErrorKind::NotFound.into()));
         }
-        Self::of(Arc::new(root), entries, 0o755, Arc::new(IgnoreRules::none()))
+        Self::of(Arc::new(root), entries, 0o755, Arc::new(IgnoreRules::none()), false)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod edits;
 mod rollback;
+mod transfer;
 mod watch;
 
 use std::path::PathBuf;

@@ -21,8 +21,8 @@ use ovs_cuisine::{
 use tokio::sync::mpsc;
 
 use stories::{
-    bad_deploy, clean_plan, every_story, exec, first_deploy, hostile, lab_up, plan_of_everything, refused, run_started,
-    second_deploy, step,
+    bad_deploy, clean_plan, every_story, exec, first_deploy, hostile, lab_up, long_push, plan_of_everything, refused,
+    run_started, second_deploy, step,
 };
 
 /// What a reporter wrote to one stream.
@@ -146,6 +146,26 @@ fn output_of_commands_is_the_result_of_exec() {
 #[test]
 fn starting_and_removing_containers_is_told() {
     assert_snapshot("lab", &show(PLAIN, &lab_up()).both());
+}
+
+#[test]
+fn a_push_says_what_it_sent_and_progress_is_for_terminals() {
+    let shown = show(PLAIN, &long_push());
+    assert_eq!(
+        shown.results,
+        "agent: +12, 12.00 MiB in 1.7 s to 2 hosts, restarted agent\n\
+         Sent 24 files, 24.00 MiB, to 2 hosts: 6.87 MiB on the wire, 96.00 KiB reused, 16.00 MiB/s.\n"
+    );
+    assert_eq!(shown.progress, "", "no terminal, no progress");
+    let mut lines = String::new();
+    for line in show(JSON, &long_push()).results.lines() {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["time"] = 0.into();
+        if ["transfer", "run-finished"].contains(&line["event"].as_str().unwrap()) {
+            writeln!(lines, "{line}").unwrap();
+        }
+    }
+    assert_snapshot("push_json", &lines);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::control::{
     drive::{self, Down, Events, Fleet, Mode},
-    event::{RunEvent, RunKind, Summary},
+    event::{RunEvent, RunKind, Summary, Transfer},
     inventory::Access,
 };
 
@@ -57,6 +57,7 @@ pub(super) async fn down(args: args::Down, verbose: u8) -> Result<Exit, Failure>
             components: Vec::new(),
             containers_changed: *removed,
             keys_changed: 0,
+            transfer: Transfer::default(),
             millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             interrupted: false,
         };

@@ -239,7 +239,7 @@ async fn run_steps(
         })
     };
     let end = session.run_plan(plan, mode, crew.care(), &crew.sources, &crew.cancel, show).await;
-    crew.ledger.traffic(host, session.messages(), session.content());
+    crew.ledger.messages(host, session.messages());
     match end {
         Ok(end) if end.cancelled => crew.bench(component, host, Status::Interrupted),
         Ok(_) if failed.into_inner() => crew.bench(component, host, Status::Failed),

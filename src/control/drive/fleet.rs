@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{DriveError, Events, HostError, HostSession, error::problem, target::target_of};
+use super::{DriveError, Events, HostError, HostSession, error::problem, meters::Meters, target::target_of};
 use crate::{
     control::{
         event::{HostPhase, RunEvent},
@@ -37,6 +37,7 @@ pub struct Fleet {
     connections: HashMap<HostName, Mutex<Arc<OnceCell<Connection>>>>,
     fresh: Mutex<HashSet<HostName>>,
     permits: Semaphore,
+    meters: Meters,
     events: Events,
     owner: String,
     cancel: CancellationToken,
@@ -52,6 +53,7 @@ impl Fleet {
         cancel: CancellationToken,
     ) -> Self {
         let connections = inventory.hosts.keys().map(|host| (host.clone(), Mutex::default())).collect();
+        let meters = Meters::of(inventory.hosts.keys());
         Self {
             inventory,
             keyring,
@@ -59,6 +61,7 @@ impl Fleet {
             connections,
             fresh: Mutex::default(),
             permits: Semaphore::new(jobs.unwrap_or(DEFAULT_JOBS).max(1)),
+            meters,
             events,
             owner: owner(),
             cancel,
@@ -69,6 +72,11 @@ impl Fleet {
     pub async fn engine(&self) -> Result<&Arc<Engine>, DriveError> {
         let connect = || async { Ok(Arc::new(Engine::connect(&self.inventory.lab.engine, ENGINE_DEADLINE).await?)) };
         self.engine.get_or_try_init(connect).await
+    }
+
+    /// What travels to its hosts.
+    pub(super) fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     /// Says that a container was just started: its sshd may need a moment.
@@ -159,11 +167,14 @@ impl Fleet {
             error => HostError::NoWay(Box::new(error)),
         })?;
         let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(host);
-        let bootstrapping = |bytes| {
-            let phase = HostPhase::Bootstrapping { bytes };
-            self.events.hint(RunEvent::Host { host: host.clone(), phase });
-        };
-        HostSession::open(Arc::new(target), fresh.then_some(READY_DEADLINE), &self.owner, bootstrapping).await
+        let Some(meter) = self.meters.get(host).map(Arc::clone) else { return Err(HostError::NoContainer) };
+        let ready_within = fresh.then_some(READY_DEADLINE);
+        let opened = HostSession::open(Arc::new(target), ready_within, &self.owner, Arc::clone(&meter)).await;
+        if let Some(of) = meter.placed() {
+            let phase = HostPhase::Bootstrapping { bytes: of, of };
+            self.events.send(RunEvent::Host { host: host.clone(), phase }).await;
+        }
+        opened
     }
 
     /// A container that does not let us in says why in its log.

@@ -8,8 +8,9 @@ use std::{
 
 use indexmap::IndexMap;
 
+use super::meters::Meters;
 use crate::{
-    control::event::{ComponentSummary, ContentTotals, HostSummary, RunKind, Status, Summary},
+    control::event::{ComponentSummary, HostSummary, RunKind, Status, Summary},
     plan::{ComponentName, HostName, Outcome, Tally},
 };
 
@@ -34,7 +35,6 @@ struct HostPage {
     status: Option<Status>,
     unknown: bool,
     messages: u64,
-    content: ContentTotals,
 }
 
 impl Ledger {
@@ -75,11 +75,9 @@ impl Ledger {
         page.status = page.status.max(Some(status));
     }
 
-    /// Notes how many messages a host's channel carried, and what content it got.
-    pub(super) fn traffic(&self, host: &HostName, messages: u64, content: ContentTotals) {
-        let mut pages = self.pages();
-        let page = pages.hosts.entry(host.clone()).or_default();
-        (page.messages, page.content) = (messages, content);
+    /// Notes how many messages a host's channel carried.
+    pub(super) fn messages(&self, host: &HostName, messages: u64) {
+        self.pages().hosts.entry(host.clone()).or_default().messages = messages;
     }
 
     /// Counts containers that were (or would be) changed.
@@ -102,14 +100,14 @@ impl Ledger {
     }
 
     /// The whole, at the end.
-    pub(super) fn summary(&self, kind: RunKind, interrupted: bool) -> Summary {
+    pub(super) fn summary(&self, kind: RunKind, interrupted: bool, meters: &Meters) -> Summary {
         let pages = self.pages();
         let hosts = pages.hosts.iter().map(|(host, page)| HostSummary {
             host: host.clone(),
             status: page.status.unwrap_or_else(|| page.calm_status()),
             tally: page.tally,
             messages: page.messages,
-            content: page.content,
+            transfer: meters.total(host),
         });
         Summary {
             kind,
@@ -117,6 +115,7 @@ impl Ledger {
             components: pages.components.values().cloned().collect(),
             containers_changed: pages.containers_changed,
             keys_changed: pages.keys_changed,
+            transfer: meters.whole(),
             millis: elapsed(self.started),
             interrupted,
         }
@@ -157,10 +156,11 @@ mod tests {
     fn the_worst_status_stays() {
         let host: HostName = "a".parse().unwrap();
         let ledger = Ledger::new(std::slice::from_ref(&host), &[]);
+        let status = || ledger.summary(RunKind::Deploy, false, &Meters::of([])).hosts[0].status;
         ledger.step(&host, &Outcome::Changed);
-        assert_eq!(ledger.summary(RunKind::Deploy, false).hosts[0].status, Status::Changed);
+        assert_eq!(status(), Status::Changed);
         ledger.host_failed(&host, Status::Failed);
         ledger.host_failed(&host, Status::NotAttempted);
-        assert_eq!(ledger.summary(RunKind::Deploy, false).hosts[0].status, Status::Failed);
+        assert_eq!(status(), Status::Failed);
     }
 }

@@ -12,6 +12,8 @@ mod eye;
 mod fleet;
 mod graph;
 mod ledger;
+mod meter;
+mod meters;
 mod offer;
 mod push;
 mod run;
@@ -20,6 +22,7 @@ mod sources;
 mod store;
 mod surroundings;
 mod target;
+mod usual;
 mod watch;
 
 pub use containers::{Down, down, ps};

@@ -178,6 +178,7 @@ impl Crew {
     pub(super) async fn push(self: &Arc<Self>, components: &[Arc<Component>], watch: bool) -> Result<(), DriveError> {
         for component in components {
             let started = Instant::now();
+            self.foresee_trees(std::slice::from_ref(component));
             join_all(self.hosts_of(component).iter().map(|host| self.reach(host))).await;
             let status = self.push_round(component, started).await;
             if status < Status::NotAttempted && !self.sources.has_trees() {
@@ -245,6 +246,7 @@ mod tests {
             files: 0,
             bytes: 0,
             ignore: Vec::new(),
+            xattrs: false,
         };
         let dest = dest.parse().unwrap();
         Op::Sync(crate::plan::Sync {

@@ -120,13 +120,21 @@ pub async fn run(request: Request, events: Events, cancel: CancellationToken) ->
     let lab = crew.inventory.lab.name.clone();
     let names = components.iter().map(|component| component.name.clone()).collect();
     events.send(RunEvent::RunStarted { kind, lab, hosts: hosts.clone(), components: names }).await;
+    let over = CancellationToken::new();
+    let telling = tokio::spawn({
+        let (fleet, events, over) = (Arc::clone(&crew.fleet), events.clone(), over.clone());
+        async move { fleet.meters().tell(&events, &over).await }
+    });
     let ended = crew.run(&components, &hosts).await;
-    crew.fleet.close().await;
-    let sources = Arc::clone(&crew.sources);
+    let last = Arc::clone(&crew);
     // What goes wrong there is no failure of the run.
-    let _ = tokio::task::spawn_blocking(move || sources.write_down()).await;
+    let written = tokio::task::spawn_blocking(move || last.write_down());
+    let _ = tokio::join!(crew.fleet.close(), written);
+    over.cancel();
+    // Its last words come before the summary; that it panicked is no failure of the run.
+    let _ = telling.await;
     ended?;
-    let summary = crew.ledger.summary(kind, cancel.is_cancelled());
+    let summary = crew.ledger.summary(kind, cancel.is_cancelled(), crew.fleet.meters());
     events.send(RunEvent::RunFinished(summary.clone())).await;
     Ok(summary)
 }
@@ -190,10 +198,29 @@ impl Crew {
         })
     }
 
+    /// Begins to scan the trees that components asked for the last time: connecting takes longer.
+    pub(super) fn foresee_trees(&self, components: &[Arc<Component>]) {
+        for component in components {
+            for key in self.sources.usual(self.inventory.directory(), &component.name).trees() {
+                let sources = Arc::clone(&self.sources);
+                tokio::task::spawn_blocking(move || sources.foresee(&key));
+            }
+        }
+    }
+
+    /// Writes down what later runs are quicker with. Blocks.
+    fn write_down(&self) {
+        for (component, trees) in self.sources.asked() {
+            self.sources.usual(self.inventory.directory(), &component).remember(&trees);
+        }
+        self.sources.write_down();
+    }
+
     async fn run(self: &Arc<Self>, components: &[Arc<Component>], hosts: &[HostName]) -> Result<(), DriveError> {
         if let Scope::Push { watch, .. } = self.scope {
             return self.push(components, watch).await;
         }
+        self.foresee_trees(components);
         let containers = match self.mode {
             Mode::Check => {
                 containers::compare(&self.fleet, &self.inventory, &self.keyring, hosts, &self.events).await?
@@ -225,7 +252,7 @@ impl Crew {
 
     pub(super) async fn reach(&self, host: &HostName) {
         match self.fleet.session(host).await {
-            Ok(session) => self.ledger.traffic(host, session.messages(), session.content()),
+            Ok(session) => self.ledger.messages(host, session.messages()),
             Err(error) => {
                 let interrupted = self.cancel.is_cancelled();
                 tracing::debug!(%host, "not reached: {}", super::error::chain(&*error));

@@ -1,10 +1,10 @@
 //! One host from hello to goodbye: its link, its helper, and the requests that share the channel.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -19,15 +19,16 @@ use tokio_util::sync::CancellationToken;
 use super::{
     HostError,
     ahead::{HostMemory, places},
+    meter::{Meter, Said},
     sources::Sources,
 };
 use crate::{
     control::{
-        event::ContentTotals,
+        event::Transfer,
         link::{HelperProgram, HelperReceiver, HelperSender, Link, Stream, Target},
     },
-    plan::{Answer, Facts, Offer, OpFailure, Outcome, Plan, Question, StepId, Tally},
-    tree::{Ahead, Care, Demand, Digest, Supply},
+    plan::{Answer, Facts, Offer, Op, OpFailure, Outcome, Plan, Question, StepId, Tally},
+    tree::{Care, Demand, Digest, Supply},
     wire::{FromHelper, Mode, NearHello, PROTOCOL, StepEvent, StepReport, ToHelper},
 };
 
@@ -60,40 +61,12 @@ struct Routes {
     lost: Option<Arc<str>>,
 }
 
-/// Counts what is supplied to a host.
-#[derive(Debug, Default)]
-struct Supplied {
-    contents: AtomicU64,
-    new_bytes: AtomicU64,
-    reused_bytes: AtomicU64,
-}
-
-impl Supplied {
-    fn count(&self, supply: &Supply) {
-        let (counter, count) = match supply {
-            Supply::Take(bytes) => (&self.new_bytes, *bytes),
-            Supply::Patch { len, .. } => (&self.new_bytes, u64::from(*len)),
-            Supply::Copy { len, .. } => (&self.reused_bytes, *len),
-            Supply::End => (&self.contents, 1),
-            Supply::Literal(_) | Supply::Unknown | Supply::Finer { .. } | Supply::Gone { .. } => return,
-        };
-        counter.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// Counts contents that are sent before they are asked for.
-    fn count_ahead(&self, ahead: &Ahead) {
-        let bytes = ahead.contents.iter().map(Vec::len).sum::<usize>();
-        self.contents.fetch_add(ahead.contents.len() as u64, Ordering::Relaxed);
-        self.new_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-}
-
 /// One host whose helper answers. Dropping it ends the helper.
 pub struct HostSession {
     link: Link,
     facts: Arc<Facts>,
     memory: Arc<HostMemory>,
-    supplied: Arc<Supplied>,
+    meter: Arc<Meter>,
     sender: HelperSender,
     routes: Requests,
     next_request: AtomicU32,
@@ -121,13 +94,13 @@ pub struct PlanEnd {
 
 impl HostSession {
     /// Connects, places the helper when it is missing and starts it. `ready_within` is for machines that are still
-    /// starting: refused and reset connections are tried again until then. `bootstrapping` is told how many bytes of
-    /// the helper have been sent.
-    pub async fn open(
+    /// starting: refused and reset connections are tried again until then. `meter` counts what
+    /// travels, the helper included.
+    pub(super) async fn open(
         target: Arc<Target>,
         ready_within: Option<Duration>,
         owner: &str,
-        bootstrapping: impl Fn(u64) + Send,
+        meter: Arc<Meter>,
     ) -> Result<Self, HostError> {
         let started = Instant::now();
         let link = match ready_within {
@@ -139,10 +112,12 @@ impl HostSession {
             owner: owner.to_owned(),
             lock_wait_ms: u64::try_from(LOCK_WAIT.as_millis()).unwrap_or(u64::MAX),
         };
-        let channel = link.start_helper(&HelperProgram::embedded()?, hello, bootstrapping).await?;
+        let program = HelperProgram::embedded()?;
+        let channel = link.start_helper(&program, hello, |bytes| meter.placing(bytes, program.size())).await?;
         let facts = Arc::new(channel.facts().clone());
         let memory = Arc::new(HostMemory::of(&channel.hello().trees));
         let (sender, receiver) = channel.split();
+        meter.attach(sender.gauge());
         let routes = Requests::default();
         let ended = CancellationToken::new();
         let receiving = tokio::spawn({
@@ -157,7 +132,7 @@ impl HostSession {
             link,
             facts,
             memory,
-            supplied: Arc::default(),
+            meter,
             sender,
             routes,
             next_request: AtomicU32::new(1),
@@ -195,14 +170,8 @@ impl HostSession {
     }
 
     /// What content the host got so far.
-    pub(super) fn content(&self) -> ContentTotals {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        ContentTotals {
-            supplied: read(&self.supplied.contents),
-            new_bytes: read(&self.supplied.new_bytes),
-            reused_bytes: read(&self.supplied.reused_bytes),
-            sent_bytes: self.sender.traffic().sent_bytes,
-        }
+    pub(super) fn transferred(&self) -> Transfer {
+        self.meter.total()
     }
 
     /// A stream to a port that the host can reach.
@@ -238,7 +207,9 @@ impl HostSession {
         let _turn = self.plan_turn.lock().await;
         let (request, mut inbox) = self.register()?;
         let guard = RequestGuard { session: self, request };
+        let _metered = PlanGuard(&self.meter);
         let places = places(&plan);
+        let lists = lists(&plan);
         let plan = if places.is_empty() { plan } else { self.send_ahead(request, mode, care, plan, sources).await? };
         self.sender.send(&ToHelper::Plan { request, mode, plan }).await?;
         let mut supplying: Option<JoinHandle<()>> = None;
@@ -259,13 +230,16 @@ impl HostSession {
                         if mode == Mode::Apply {
                             self.learn(&places, &reports, sources);
                         }
+                        if reports.iter().any(|report| matches!(report.event, StepEvent::Finished { .. })) {
+                            self.meter.step_ended();
+                        }
                         on_reports(reports).await;
                     }
                     Some(Inbound::Demand(demand)) => {
                         if let Some(previous) = supplying.take() {
                             previous.abort();
                         }
-                        supplying = Some(self.supply(request, demand, Arc::clone(sources)));
+                        supplying = Some(self.supply(request, demand, &lists, Arc::clone(sources)));
                     }
                     Some(Inbound::Done(tally)) => break Ok(PlanEnd { tally, cancelled }),
                     Some(Inbound::Answers(_)) => break Err(HostError::Protocol("answers to a plan")),
@@ -278,6 +252,7 @@ impl HostSession {
         if let Some(supplying) = supplying {
             supplying.abort();
         }
+        self.meter.plan_ended(matches!(end, Ok(PlanEnd { cancelled: false, .. })));
         drop(guard);
         end
     }
@@ -298,8 +273,13 @@ impl HostSession {
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
         if !ahead.is_empty() {
-            self.supplied.count_ahead(&ahead);
-            self.sender.send(&ToHelper::Ahead { request, ahead }).await?;
+            let message = ToHelper::Ahead { request, ahead };
+            let count = |framed| {
+                if let ToHelper::Ahead { ahead, .. } = &message {
+                    self.meter.ahead(ahead, framed);
+                }
+            };
+            self.sender.send_counted(&message, count).await?;
         }
         Ok(plan)
     }
@@ -327,16 +307,18 @@ impl HostSession {
         let _ = self.sender.send(&ToHelper::Bye).await;
     }
 
-    fn supply(&self, request: u32, demand: Demand, sources: Arc<Sources>) -> JoinHandle<()> {
+    fn supply(&self, request: u32, demand: Demand, lists: &HashSet<Digest>, sources: Arc<Sources>) -> JoinHandle<()> {
+        self.meter.demanded(&demand, lists);
         let (parts, mut outbox) = mpsc::channel::<Supply>(SUPPLIES_IN_FLIGHT);
         let reader = tokio::task::spawn_blocking(move || {
             sources.answer(&demand, &mut |supply| parts.blocking_send(supply).map_err(std::io::Error::other))
         });
-        let (sender, supplied) = (self.sender.clone(), Arc::clone(&self.supplied));
+        let (sender, meter) = (self.sender.clone(), Arc::clone(&self.meter));
         tokio::spawn(async move {
             while let Some(supply) = outbox.recv().await {
-                supplied.count(&supply);
-                if sender.send(&ToHelper::Supply { request, supply }).await.is_err() {
+                let said = Said::by(&supply);
+                let message = ToHelper::Supply { request, supply };
+                if sender.send_counted(&message, |framed| meter.supplied(said, framed)).await.is_err() {
                     // The router sees the loss too and says why.
                     return;
                 }
@@ -384,6 +366,25 @@ pub(super) struct RequestGuard<'a> {
 impl Drop for RequestGuard<'_> {
     fn drop(&mut self) {
         self.session.unregister(self.request);
+    }
+}
+
+/// The lists of a plan's trees (manifests), by digest.
+fn lists(plan: &Plan) -> HashSet<Digest> {
+    let lists = plan.steps.iter().filter_map(|step| match &step.op {
+        Op::Sync(sync) => Some(sync.tree.manifest),
+        Op::Put(put) => Some(put.tree.manifest),
+        _ => None,
+    });
+    lists.collect()
+}
+
+/// Ends what a plan's meter counts, also of a plan that nobody waits for any more.
+struct PlanGuard<'a>(&'a Meter);
+
+impl Drop for PlanGuard<'_> {
+    fn drop(&mut self) {
+        self.0.plan_ended(false);
     }
 }
 

@@ -1,19 +1,23 @@
 //! What this side can supply: source trees, local files and the launcher, scanned once and shared by all hosts.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{ahead::Manifests, eye::Touched};
+use super::{
+    ahead::Manifests,
+    eye::Touched,
+    usual::{TreeKey, Usual},
+};
 use crate::{
     control::link::launcher,
+    plan::ComponentName,
     tree::{Contents, Demand, Digest, RelPath, ScanError, SourceTree, Supply, TreeSummary, Versions},
 };
 
-type TreeKey = (PathBuf, Vec<String>);
 type Scanned = Arc<Mutex<Option<SourceTree>>>;
 
 /// What this side can supply. Each source tree is scanned once in a run, however many hosts get it.
@@ -21,7 +25,11 @@ type Scanned = Arc<Mutex<Option<SourceTree>>>;
 pub(super) struct Sources {
     contents: Mutex<Arc<Contents>>,
     trees: Mutex<HashMap<TreeKey, Scanned>>,
-    index_dir: Option<PathBuf>,
+    /// Trees that nobody has asked for in this run, but probably will.
+    foreseen: Mutex<HashMap<TreeKey, Scanned>>,
+    /// What each component has asked for.
+    asked: Mutex<BTreeMap<ComponentName, BTreeSet<TreeKey>>>,
+    cache: Option<PathBuf>,
     manifests: Manifests,
 }
 
@@ -49,23 +57,46 @@ impl Sources {
             contents.share();
         }
         let contents = Mutex::new(Arc::new(contents));
-        Self { contents, index_dir: cache.map(|dir| dir.join("scan")), manifests, ..Self::default() }
+        Self { contents, cache, manifests, ..Self::default() }
     }
 
     /// Scans a source tree, or gives the result of the scan that this run already made.
-    pub(super) fn tree(&self, source: &Path, ignore: &[String]) -> Result<TreeSummary, String> {
-        let key = (source.to_owned(), ignore.to_owned());
-        let scanned = Arc::clone(lock(&self.trees).entry(key).or_default());
+    pub(super) fn tree(&self, component: &ComponentName, key: TreeKey) -> Result<TreeSummary, String> {
+        lock(&self.asked).entry(component.clone()).or_default().insert(key.clone());
+        let foreseen = || lock(&self.foreseen).remove(&key).unwrap_or_default();
+        let scanned = Arc::clone(lock(&self.trees).entry(key.clone()).or_insert_with(foreseen));
         // Held over the scan: a second host that wants the same tree waits instead of scanning again.
         let mut scanned = lock(&scanned);
         if let Some(tree) = &*scanned {
             return Ok(tree.summary().clone());
         }
-        let tree = self.scan(source, ignore).map_err(|error| super::error::chain(&error))?;
+        let tree = self.scan(&key).map_err(|error| super::error::chain(&error))?;
         let summary = tree.summary().clone();
         self.add(|contents| contents.add_tree(&tree));
         *scanned = Some(tree);
         Ok(summary)
+    }
+
+    /// Scans a tree that will probably be asked for. What goes wrong here is said when it is. Blocks.
+    pub(super) fn foresee(&self, key: &TreeKey) {
+        let scanned = Arc::clone(lock(&self.foreseen).entry(key.clone()).or_default());
+        let mut scanned = lock(&scanned);
+        if scanned.is_none()
+            && let Ok(tree) = self.scan(key)
+        {
+            self.add(|contents| contents.add_tree(&tree));
+            *scanned = Some(tree);
+        }
+    }
+
+    /// Where the trees are remembered that a component of the lab in this directory asks for.
+    pub(super) fn usual(&self, directory: &Path, component: &ComponentName) -> Usual {
+        Usual::of(self.cache.as_deref(), directory, component)
+    }
+
+    /// What each component has asked for in this run.
+    pub(super) fn asked(&self) -> BTreeMap<ComponentName, BTreeSet<TreeKey>> {
+        lock(&self.asked).clone()
     }
 
     /// The tree with this manifest, as it was scanned last.
@@ -84,14 +115,18 @@ impl Sources {
         &self.manifests
     }
 
-    fn scan(&self, source: &Path, ignore: &[String]) -> Result<SourceTree, ScanError> {
+    fn scan(&self, TreeKey { source, ignore, xattrs }: &TreeKey) -> Result<SourceTree, ScanError> {
         let index = self.index(source);
-        SourceTree::scan(source, ignore, index.as_deref())
+        if *xattrs {
+            SourceTree::scan_with_xattrs(source, ignore, index.as_deref())
+        } else {
+            SourceTree::scan(source, ignore, index.as_deref())
+        }
     }
 
     /// The file that remembers what was hashed of a tree, when there is a place for it.
     pub(super) fn index(&self, source: &Path) -> Option<PathBuf> {
-        self.index_dir.as_ref().map(|dir| dir.join(SourceTree::index_name(source)))
+        self.cache.as_ref().map(|cache| cache.join("scan").join(SourceTree::index_name(source)))
     }
 
     /// Whether a recipe has asked for a tree.
@@ -103,9 +138,9 @@ impl Sources {
     pub(super) fn watched(&self) -> Vec<WatchedTree> {
         let trees: Vec<(TreeKey, Scanned)> =
             lock(&self.trees).iter().map(|(key, scanned)| (key.clone(), Arc::clone(scanned))).collect();
-        let watched = trees.into_iter().map(|((path, parameters), scanned)| match &*lock(&scanned) {
+        let watched = trees.into_iter().map(|(TreeKey { source: path, ignore, .. }, scanned)| match &*lock(&scanned) {
             Some(tree) => WatchedTree { path, ignore: tree.summary().ignore.clone(), files: tree.summary().files },
-            None => WatchedTree { path, ignore: parameters, files: 0 },
+            None => WatchedTree { path, ignore, files: 0 },
         });
         watched.collect()
     }
@@ -118,11 +153,11 @@ impl Sources {
         let trees: Vec<(TreeKey, Scanned)> =
             lock(&self.trees).iter().map(|(key, scanned)| (key.clone(), Arc::clone(scanned))).collect();
         let (mut is_other, mut offered) = (false, lock(&self.contents).emptied());
-        for ((source, ignore), scanned) in trees {
+        for (key, scanned) in trees {
             let mut scanned = lock(&scanned);
-            let tree = match (&*scanned, touched.below(&source)) {
-                (Some(before), Some(paths)) => self.look_again(before, &paths, &source, &ignore).ok(),
-                _ => self.scan(&source, &ignore).ok(),
+            let tree = match (&*scanned, touched.below(&key.source)) {
+                (Some(before), Some(paths)) => self.look_again(before, &paths, &key).ok(),
+                _ => self.scan(&key).ok(),
             };
             if let Some(tree) = &tree {
                 offered.add_tree(tree);
@@ -139,20 +174,14 @@ impl Sources {
         is_other
     }
 
-    fn look_again(
-        &self,
-        before: &SourceTree,
-        changed: &[RelPath],
-        source: &Path,
-        ignore: &[String],
-    ) -> Result<SourceTree, ScanError> {
+    fn look_again(&self, before: &SourceTree, changed: &[RelPath], key: &TreeKey) -> Result<SourceTree, ScanError> {
         if changed.is_empty() {
             return Ok(before.clone());
         }
         match before.look_again(changed) {
             Ok(Some(tree)) => Ok(tree),
             // What is wrong, a scan of the whole says best.
-            Ok(None) | Err(_) => self.scan(source, ignore),
+            Ok(None) | Err(_) => self.scan(key),
         }
     }
 

@@ -211,7 +211,7 @@ impl Surroundings for StoreSurroundings<'_> {
         Err(NOT_HERE.to_owned())
     }
 
-    fn tree(&self, _: &std::path::Path, _: &[String]) -> Result<TreeSummary, String> {
+    fn tree(&self, _: &std::path::Path, _: &[String], _: bool) -> Result<TreeSummary, String> {
         Err(NOT_HERE.to_owned())
     }
 

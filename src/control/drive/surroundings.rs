@@ -10,7 +10,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{HostSession, error::chain, sources::Sources, store::LinkMaker};
+use super::{HostSession, error::chain, sources::Sources, store::LinkMaker, usual::TreeKey};
 use crate::{
     control::{link::Keyring, recipe::Surroundings},
     plan::{Answer, ComponentName, Question, Secret},
@@ -43,8 +43,9 @@ impl Surroundings for HostSurroundings {
         answers.into_iter().next().ok_or_else(|| "the host gave no answer".to_owned())
     }
 
-    fn tree(&self, source: &Path, ignore: &[String]) -> Result<TreeSummary, String> {
-        self.sources.tree(source, ignore)
+    fn tree(&self, source: &Path, ignore: &[String], xattrs: bool) -> Result<TreeSummary, String> {
+        let key = TreeKey { source: source.to_owned(), ignore: ignore.to_owned(), xattrs };
+        self.sources.tree(&self.component, key)
     }
 
     fn blob(&self, file: &Path) -> Result<(Digest, u64), String> {

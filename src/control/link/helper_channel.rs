@@ -44,6 +44,9 @@ pub struct Traffic {
     pub sent_messages: u64,
     /// Bytes to the helper, frame headers included.
     pub sent_bytes: u64,
+    /// Those of them that no longer wait in the queue: the connection took them. What the host's SSH server has not
+    /// taken yet (at most its window, 2 MiB with OpenSSH) is among them.
+    pub written_bytes: u64,
     /// Messages from the helper.
     pub received_messages: u64,
     /// Bytes from the helper, frame headers included.
@@ -54,6 +57,7 @@ pub struct Traffic {
 struct Counters {
     sent_messages: AtomicU64,
     sent_bytes: AtomicU64,
+    written_bytes: AtomicU64,
     received_messages: AtomicU64,
     received_bytes: AtomicU64,
 }
@@ -63,6 +67,7 @@ impl Counters {
         Traffic {
             sent_messages: self.sent_messages.load(Ordering::Relaxed),
             sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+            written_bytes: self.written_bytes.load(Ordering::Relaxed),
             received_messages: self.received_messages.load(Ordering::Relaxed),
             received_bytes: self.received_bytes.load(Ordering::Relaxed),
         }
@@ -115,6 +120,26 @@ pub struct HelperSender {
     queue: mpsc::UnboundedSender<(Bytes, OwnedSemaphorePermit)>,
     room: Arc<Semaphore>,
     shared: Arc<Shared>,
+}
+
+/// Reads what went over a helper channel; does not keep it open.
+#[derive(Debug, Clone)]
+pub struct Gauge(Arc<Shared>);
+
+impl Gauge {
+    /// What went over the channel so far.
+    pub fn traffic(&self) -> Traffic {
+        self.0.counters.traffic()
+    }
+}
+
+/// Where a message is in the stream to the helper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Framed {
+    /// Bytes of its frame, header included.
+    pub len: u64,
+    /// Where the frame ends: it is written when so many bytes are.
+    pub end: u64,
 }
 
 /// The receiving half of a helper channel. Messages that arrive after it is gone are dropped.
@@ -188,6 +213,12 @@ impl HelperChannel {
 impl HelperSender {
     /// Sends a message. Returns when it is queued; at most 4 MiB wait in the queue. May be cancelled at any time.
     pub async fn send(&self, message: &ToHelper) -> Result<(), LinkError> {
+        self.send_counted(message, |_| {}).await
+    }
+
+    /// Like `send`; tells `count` where the message is in the stream right before it is queued, so before any answer to
+    /// it can come.
+    pub async fn send_counted(&self, message: &ToHelper, count: impl FnOnce(Framed)) -> Result<(), LinkError> {
         let frame = if message.is_packed() { wire::encode_packed(message) } else { wire::encode(message) };
         let frame = frame.map_err(|error| self.shared.error(LinkErrorKind::TooLarge(error)))?;
         // A frame larger than the queue takes all of it.
@@ -199,12 +230,18 @@ impl HelperSender {
         if matches!(message, ToHelper::Bye) {
             self.shared.dismissed.store(true, Ordering::Release);
         }
+        let end = self.shared.counters.sent_bytes.fetch_add(length, Ordering::Relaxed) + length;
+        self.shared.counters.sent_messages.fetch_add(1, Ordering::Relaxed);
+        count(Framed { len: length, end });
         if self.queue.send((frame.into(), permit)).is_err() {
             return Err(self.shared.end_error().await);
         }
-        self.shared.counters.sent_messages.fetch_add(1, Ordering::Relaxed);
-        self.shared.counters.sent_bytes.fetch_add(length, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Reads the channel's counters, also after this sender is gone.
+    pub fn gauge(&self) -> Gauge {
+        Gauge(Arc::clone(&self.shared))
     }
 
     /// What went over the channel so far.
@@ -244,9 +281,11 @@ async fn write_frames(
     let mut end = shared.end.subscribe();
     let write = async {
         while let Some((frame, permit)) = queue.recv().await {
+            let length = frame.len() as u64;
             if writer.data_bytes(frame).await.is_err() {
                 return;
             }
+            shared.counters.written_bytes.fetch_add(length, Ordering::Relaxed);
             drop(permit);
         }
         shared.dismissed.store(true, Ordering::Release);

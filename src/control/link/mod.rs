@@ -36,7 +36,7 @@ use self::{connection::Connection, dial::Patience, tunnel::Tunnel};
 pub use self::{
     error::{Hop, LinkError, LinkErrorKind, Phase, SudoProblem},
     exec::ExecOutput,
-    helper_channel::{HelperChannel, HelperReceiver, HelperSender, Traffic},
+    helper_channel::{Framed, Gauge, HelperChannel, HelperReceiver, HelperSender, Traffic},
     host_key::HostKeyProblem,
     keyring::{KeyPair, Keyring},
     known_hosts::KnownHostsError,

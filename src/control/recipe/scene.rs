@@ -19,7 +19,7 @@ pub trait Surroundings: Sync {
     fn ask(&self, question: Question) -> Result<Answer, String>;
 
     /// Scans a source tree for `sync()`. `source` is absolute; `ignore` holds gitignore patterns.
-    fn tree(&self, source: &Path, ignore: &[String]) -> Result<TreeSummary, String>;
+    fn tree(&self, source: &Path, ignore: &[String], xattrs: bool) -> Result<TreeSummary, String>;
 
     /// Makes a local file that is too large to travel inside a plan available by digest; gives its length in bytes.
     fn blob(&self, file: &Path) -> Result<(Digest, u64), String>;

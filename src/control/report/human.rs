@@ -171,16 +171,24 @@ impl<S: Screen> HumanReporter<S> {
                     self.screen.result(&format!("{table}\n\n"));
                 }
                 self.screen.result(&format!("{counts}\n"));
+                self.sent(summary);
             }
             RunKind::Exec => self.screen.progress(&exec_end(summary)),
             RunKind::Lab => self.screen.result(&format!("{counts}\n")),
             RunKind::Push => {
+                self.sent(summary);
                 let is_idle = summary.hosts.iter().all(|host| host.status == End::Unchanged);
                 if is_idle && !summary.interrupted {
                     let hosts = plural(summary.hosts.len() as u64, "host", "hosts");
                     self.screen.result(&format!("No changes on {hosts}, {}.\n", duration(summary.millis)));
                 }
             }
+        }
+    }
+
+    fn sent(&mut self, summary: &Summary) {
+        if let Some(text) = summary::sent(summary) {
+            self.screen.result(&format!("{text}\n"));
         }
     }
 

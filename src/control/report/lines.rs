@@ -119,7 +119,9 @@ fn container_word(action: Action) -> &'static str {
 fn phase_line(phase: &HostPhase, chatty: bool) -> Option<String> {
     match phase {
         HostPhase::Lost { problem } => Some(format!("{} {}", paint(RED, "!"), clean(&problem.error))),
-        HostPhase::Bootstrapping { bytes: size } if chatty => Some(format!("placing the helper, {}", bytes(*size))),
+        HostPhase::Bootstrapping { bytes: size, of } if chatty && size == of => {
+            Some(format!("placed the helper, {}", bytes(*size)))
+        }
         HostPhase::Ready { facts, millis } if chatty => {
             Some(format!("connected in {}: {}", duration(*millis), what_it_is(facts)))
         }

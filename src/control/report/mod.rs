@@ -12,11 +12,13 @@ mod json;
 mod ledger;
 mod lines;
 mod paint;
+mod rate;
 mod screen;
 mod status;
 mod style;
 mod summary;
 mod table;
+mod transfers;
 mod words;
 
 pub use diff::config_changes_text;

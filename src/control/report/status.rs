@@ -7,7 +7,8 @@ use indexmap::IndexMap;
 
 use super::{
     paint::{BOLD, DIM, clean, output_line, paint},
-    words::{bytes, duration, plural},
+    transfers::Transfers,
+    words::{bytes_of, duration, plural},
 };
 use crate::{
     control::event::{HostPhase, RunEvent, RunKind, StepProgress},
@@ -31,6 +32,7 @@ pub(super) struct Status {
     /// Hosts that are being connected to: what is happening, and since when.
     links: IndexMap<HostName, (String, Instant)>,
     work: IndexMap<(HostName, ComponentName), Work>,
+    transfers: Transfers,
 }
 
 /// One component's plan on one host.
@@ -61,6 +63,7 @@ impl Status {
             width: 0,
             links: IndexMap::new(),
             work: IndexMap::new(),
+            transfers: Transfers::default(),
         }
     }
 
@@ -81,6 +84,7 @@ impl Status {
             RunEvent::Step { component, host, title, progress, .. } => {
                 self.step(&(host.clone(), component.clone()), title, progress, now);
             }
+            RunEvent::Transfer(progress) => self.transfers.see(progress, now),
             RunEvent::ComponentFinished { component, .. } => {
                 self.finished += 1;
                 self.work.retain(|(_, name), _| name != component);
@@ -88,6 +92,7 @@ impl Status {
             RunEvent::RunFinished(_) => {
                 self.links.clear();
                 self.work.clear();
+                self.transfers.clear();
             }
             _ => {}
         }
@@ -96,8 +101,7 @@ impl Status {
     fn link(&mut self, host: &HostName, phase: &HostPhase, now: Instant) {
         let what = match phase {
             HostPhase::Connecting => "connecting".to_owned(),
-            HostPhase::Bootstrapping { bytes: size } => format!("placing the helper, {}", bytes(*size)),
-            HostPhase::Sending { bytes: size } => format!("sending, {}", bytes(*size)),
+            HostPhase::Bootstrapping { bytes, of } => format!("placing the helper, {}", bytes_of(*bytes, *of)),
             HostPhase::Ready { .. } => {
                 self.links.shift_remove(host);
                 return;
@@ -105,6 +109,7 @@ impl Status {
             HostPhase::Lost { .. } => {
                 self.links.shift_remove(host);
                 self.work.retain(|(name, _), _| name != host);
+                self.transfers.over(host);
                 return;
             }
         };
@@ -132,8 +137,8 @@ impl Status {
             StepProgress::Finished { .. } => {
                 work.running = None;
                 work.done += 1;
-                // A sync's sending is over when its step is.
-                self.links.shift_remove(&place.0);
+                // What travelled for a step is there when the step ends; the last word about it may come later.
+                self.transfers.over(&place.0);
                 if work.steps > 0 && work.done >= work.steps {
                     self.work.shift_remove(place);
                 }
@@ -169,7 +174,13 @@ impl Status {
             if self.links.contains_key(host) {
                 continue;
             }
+            let transfer = self.transfers.of_host(host, now);
             let host = paint(BOLD, &format!("{host:<width$}"));
+            if let Some(transfer) = transfer {
+                let title = work.running.as_ref().map_or("", |running| running.title.as_str());
+                lines.push(format!("{host} {transfer}  {}", paint(DIM, &format!("{component} {title}"))));
+                continue;
+            }
             let steps = if work.steps > 0 { format!(" {}/{}", work.done, work.steps) } else { String::new() };
             let doing = work.running.as_ref().map_or_else(String::new, |running| {
                 let last = if running.last_line.is_empty() {
@@ -203,7 +214,8 @@ impl Status {
         } else {
             String::new()
         };
-        format!("{doing} {}{done}, {}", self.lab, millis(now.duration_since(self.begun)))
+        let transfers = self.transfers.whole(now).map_or_else(String::new, |whole| format!(": {whole}"));
+        format!("{doing} {}{done}, {}{transfers}", self.lab, millis(now.duration_since(self.begun)))
     }
 }
 
@@ -222,7 +234,7 @@ fn millis(time: Duration) -> String {
 mod tests {
     use super::*;
     use crate::{
-        control::report::paint::plain,
+        control::{event::TransferProgress, report::paint::plain},
         plan::{Outcome, Source, StepId},
     };
 
@@ -281,6 +293,56 @@ mod tests {
             shown(&status, at(6)),
             ["controller connecting, 6 s", "Deploying demo, 0 of 2 components done, 6 s"]
         );
+    }
+
+    #[test]
+    fn shows_what_travels() {
+        let begun = Instant::now();
+        let at = |millis| begun + Duration::from_millis(millis);
+        let mut status = Status::new(begun);
+        status.event(&started(&["node-1", "node-2"]), begun);
+        let host = |phase| RunEvent::Host { host: "node-1".parse().unwrap(), phase };
+        status.event(&host(HostPhase::Connecting), begun);
+        status.event(&host(HostPhase::Bootstrapping { bytes: 600 << 10, of: 2 << 20 }), begun);
+        assert_eq!(shown(&status, begun)[0], "node-1 placing the helper, 600 KiB of 2.0 MiB");
+        status.event(&host(HostPhase::Bootstrapping { bytes: 2 << 20, of: 2 << 20 }), begun);
+        let end = StepProgress::Finished { outcome: Outcome::Changed, diff: None, micros: 5 };
+        for name in ["node-1", "node-2"] {
+            status.link(&name.parse().unwrap(), &HostPhase::Lost { problem: problem() }, begun);
+            let planned =
+                RunEvent::Planned { component: "agent".parse().unwrap(), host: name.parse().unwrap(), steps: 3 };
+            status.event(&planned, begun);
+            status.event(&step(name, "sync /opt/agent", StepProgress::Started), begun);
+            for millis in (500..=3000).step_by(250) {
+                let progress = TransferProgress {
+                    host: name.parse().unwrap(),
+                    files: 3,
+                    files_wanted: 14,
+                    bytes: millis << 10,
+                    bytes_wanted: 12 << 20,
+                    reused_bytes: 0,
+                    sent_bytes: millis << 9,
+                    millis,
+                    ended: false,
+                };
+                status.event(&RunEvent::Transfer(progress), at(millis));
+            }
+        }
+        assert_eq!(
+            shown(&status, at(3000)),
+            [
+                "node-1 2.9 of 12.0 MiB  1000 KiB/s  10 s left  3/14 files  agent sync /opt/agent",
+                "node-2 2.9 of 12.0 MiB  1000 KiB/s  10 s left  3/14 files  agent sync /opt/agent",
+                "Deploying demo, 0 of 2 components done, 3 s: 5.9 of 24.0 MiB, 2.0 MiB/s, 10 s left",
+            ]
+        );
+        status.event(&step("node-1", "sync /opt/agent", end), at(3000));
+        assert_eq!(shown(&status, at(3000))[0], "node-1 agent 1/3");
+    }
+
+    fn problem() -> crate::control::event::Problem {
+        let error = "lost".to_owned();
+        crate::control::event::Problem { error, because: Vec::new(), output_tail: Vec::new(), hint: None }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::{
     words::{bytes, duration, plural},
 };
 use crate::{
-    control::event::{ComponentSummary, ContentTotals, HostSummary, RunKind, Status, Summary},
+    control::event::{ComponentSummary, HostSummary, RunKind, Status, Summary, Transfer},
     plan::Tally,
 };
 
@@ -19,6 +19,9 @@ const RARE: [Count; 4] = [
     ("failed", |tally| tally.failed),
     ("not attempted", |tally| tally.not_attempted),
 ];
+
+/// Rates are told of transfers that took so many milliseconds: those of shorter ones say nothing about a link.
+const RATED: u64 = 500;
 
 /// The tables of a run that changes hosts.
 pub(super) fn tables(summary: &Summary) -> Vec<Table> {
@@ -112,19 +115,35 @@ pub(super) fn counts(summary: &Summary, unknown_parts: u32) -> String {
     ];
     parts.extend(optional.into_iter().filter(|(shown, _)| *shown).map(|(_, text)| text));
     let time = if is_plan { String::new() } else { format!(" in {}", duration(summary.millis)) };
-    format!("{interrupted}{}{time}.{}", parts.join(", "), sent(summary))
+    format!("{interrupted}{}{time}.", parts.join(", "))
 }
 
-/// ` 3.10 MiB of content sent in 410.00 KiB, 12.00 MiB reused.` when content was sent, to all hosts together.
-fn sent(summary: &Summary) -> String {
-    let total = |count: fn(&ContentTotals) -> u64| summary.hosts.iter().map(|host| count(&host.content)).sum::<u64>();
-    let (new, reused) = (total(|content| content.new_bytes), total(|content| content.reused_bytes));
-    if new + reused == 0 {
-        return String::new();
+/// `Sent 143 files, 12.40 MiB, to 3 hosts: 1.90 MiB on the wire, 9.00 MiB reused, 41.00 MiB/s.`, and
+/// `Sent the helper to 2 hosts, 9.48 MiB.` None when nothing travelled.
+pub(super) fn sent(summary: &Summary) -> Option<String> {
+    let whole = &summary.transfer;
+    let hosts = |has: fn(&Transfer) -> bool| {
+        let count = summary.hosts.iter().filter(|host| has(&host.transfer)).count();
+        plural(count as u64, "host", "hosts")
+    };
+    let mut sentences = Vec::new();
+    if whole.files + whole.bytes > 0 {
+        let mut parts = vec![format!("{} on the wire", bytes(whole.sent_bytes))];
+        if whole.reused_bytes > 0 {
+            parts.push(format!("{} reused", bytes(whole.reused_bytes)));
+        }
+        if whole.millis >= RATED {
+            let rate = u128::from(whole.bytes) * 1000 / u128::from(whole.millis);
+            parts.push(format!("{}/s", bytes(u64::try_from(rate).unwrap_or(u64::MAX))));
+        }
+        let (files, hosts) = (plural(whole.files, "file", "files"), hosts(|host| host.files + host.bytes > 0));
+        sentences.push(format!("Sent {files}, {}, to {hosts}: {}.", bytes(whole.bytes), parts.join(", ")));
     }
-    let sent = bytes(total(|content| content.sent_bytes));
-    let reused = if reused > 0 { format!(", {} reused", bytes(reused)) } else { String::new() };
-    format!(" {} of content sent in {sent}{reused}.", bytes(new))
+    if whole.helper_bytes > 0 {
+        let hosts = hosts(|host| host.helper_bytes > 0);
+        sentences.push(format!("Sent the helper to {hosts}, {}.", bytes(whole.helper_bytes)));
+    }
+    (!sentences.is_empty()).then(|| sentences.join(" "))
 }
 
 /// ` (2 steps, 1 container, 3 keys)` when other things than steps changed.

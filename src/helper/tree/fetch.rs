@@ -20,8 +20,8 @@ use crate::{
 
 /// Most chunks of one old file that are proposed: 4 GiB at the usual length, 5 MB of message.
 const MAX_CHUNKS: usize = 256 * 1024;
-/// Buffer for copying from an old file in bytes.
-const BUFFER: usize = 64 * 1024;
+/// Buffer for copying from an old file in bytes: where the file system is a program, each call is dear.
+const BUFFER: usize = 512 * 1024;
 /// Largest window of a patch as a power of two: its prefix and what it decompresses to, both at their longest.
 const MAX_WINDOW_LOG: u32 = 24;
 

@@ -14,9 +14,10 @@ use rustix::{
         chownat, fchmod, fstat, linkat, mkdirat, openat, renameat, renameat_with, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
+    process::geteuid,
 };
 
-use crate::tree::{Root, Status, Time, is_temporary, status_at};
+use crate::tree::{Digest, Root, Status, Time, Xattr, is_temporary, status_at, write_xattrs};
 
 /// The directory that is being changed. Paths are relative to it, in bytes.
 #[derive(Debug)]
@@ -83,6 +84,14 @@ impl<'a> Ground<'a> {
         let from_directory = root.open_directory(parent)?;
         let (directory, name) = self.open(to)?;
         Ok(linkat(&from_directory, from_name, directory, name, AtFlags::empty())?)
+    }
+
+    /// Moves something from below another root on the same file system.
+    pub(super) fn rename_from(&mut self, root: &Root, from: &[u8], to: &[u8]) -> io::Result<()> {
+        let (parent, from_name) = split(from);
+        let from_directory = root.open_directory(parent)?;
+        let (directory, name) = self.open(to)?;
+        Ok(renameat(&from_directory, from_name, directory, name)?)
     }
 
     /// A file for reading.
@@ -155,6 +164,17 @@ impl<'a> Ground<'a> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Makes extended attributes those of a file or directory that is going to have these permission bits. For an
+    /// ordinary user it has to be writable meanwhile.
+    pub(super) fn set_xattrs(&mut self, path: &[u8], mode: u32, xattrs: &[Xattr]) -> io::Result<()> {
+        if mode & 0o600 != 0o600 && !geteuid().is_root() {
+            self.set_mode(path, mode | 0o600)?;
+        }
+        let (directory, name) = self.open(path)?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        write_xattrs(openat(directory, name, flags, Mode::empty())?, xattrs)
     }
 
     /// Changes the time of last modification.
@@ -232,6 +252,15 @@ pub(super) fn temporary_beside(path: &[u8]) -> Vec<u8> {
     let name = temporary_name();
     debug_assert!(is_temporary(name.as_bytes()));
     if parent.is_empty() { name.into_bytes() } else { [parent, &b"/"[..], name.as_bytes()].concat() }
+}
+
+/// The same for a file: half of the name stands for the content, so that the next run finds what a run that was cut off
+/// had of it.
+pub(super) fn temporary_for(path: &[u8], content: &Digest) -> Vec<u8> {
+    let mut temporary = temporary_beside(path);
+    let at = temporary.len() - "0123456789abcdef.tmp".len();
+    temporary[at..at + 8].copy_from_slice(&content.to_string().as_bytes()[..8]);
+    temporary
 }
 
 fn temporary_name() -> String {

@@ -16,7 +16,8 @@ use super::{
 use crate::{
     plan,
     tree::{
-        Care, Digest, Entry, EntryKind, IgnoreRules, Larder, Manifest, ManifestPatch, RelPath, Root, Status, status_at,
+        Care, Digest, Entry, EntryKind, Extra, IgnoreRules, Larder, Manifest, ManifestPatch, RelPath, Root, Status,
+        status_at,
     },
 };
 
@@ -44,12 +45,13 @@ struct Terms {
     ignore: Vec<String>,
     uid: Option<u32>,
     gid: Option<u32>,
+    xattrs: bool,
 }
 
 impl Terms {
     fn of(op: &plan::Sync, place: &Place<'_>) -> Self {
         let ignore = op.tree.ignore.iter().chain(&op.ignore).cloned().collect();
-        Self { ignore, uid: place.uid, gid: place.gid }
+        Self { ignore, uid: place.uid, gid: place.gid, xattrs: op.tree.xattrs }
     }
 }
 
@@ -89,6 +91,10 @@ impl HeldTrees {
             return None;
         }
         let manifest = patch.apply(&held.manifest).ok().filter(|manifest| manifest.root() == op.tree.root)?;
+        // Names of one file depend on each other, wherever they are.
+        if manifest.hard_links().chain(held.manifest.hard_links()).next().is_some() {
+            return None;
+        }
         held.change(op, place, patch, manifest)
     }
 
@@ -140,7 +146,7 @@ impl HeldTrees {
         let lines = Terms::of(op, place).ignore;
         let Ok(mut rules) = IgnoreRules::new(&lines) else { return };
         let memory = Memory::of(&op.dest, place.state, place.remember);
-        if let Ok(state) = TreeState::scan(&op.dest, &mut rules, &memory) {
+        if let Ok(state) = TreeState::scan(&op.dest, &mut rules, &memory, op.tree.xattrs) {
             self.keep_same(op, place, state, care);
         }
     }
@@ -193,8 +199,10 @@ impl Held {
             touched.iter().filter(|path| self.state.holding_ignored.contains(*path)).cloned().collect();
         let state = TreeState { root: Some((root, now)), found, leftovers: Vec::new(), holding_ignored };
         // What is not allowed, a comparison of the whole says best.
-        let work =
-            Comparison { dest: &op.dest, wanted: &wanted, state: &state, place, delete: op.delete }.work().ok()?;
+        let xattrs = op.tree.xattrs;
+        let comparison =
+            Comparison { dest: &op.dest, wanted: &wanted, state: &state, place, delete: op.delete, xattrs };
+        let work = comparison.work().ok()?;
         let (root_mode, root_owner_differs) = (manifest.root_mode(), false);
         let followed = Some(Followed { manifest, touched });
         Some(TreeChange {
@@ -203,11 +211,13 @@ impl Held {
             gid: place.gid,
             root_mode,
             root_owner_differs,
+            xattrs,
             wanted,
             state,
             work,
             followed,
             donor: None,
+            left: None,
         })
     }
 
@@ -267,7 +277,8 @@ impl Held {
             match (wanted, status_of(root, path)) {
                 (None, Ok(None)) => {}
                 (Some(entry), Ok(Some(status))) if fits(&entry.kind, &status) => {
-                    fresh.push(Found { path: path.clone(), status, kind: Some(entry.kind.clone()) });
+                    let extra = Extra::of(false, entry.xattrs().to_vec());
+                    fresh.push(Found { path: path.clone(), status, kind: Some(entry.kind.clone()), extra });
                 }
                 _ => return false,
             }
@@ -294,6 +305,7 @@ fn fits(kind: &EntryKind, status: &Status) -> bool {
         }
         EntryKind::Dir { mode } => status.file_type == FileType::Directory && status.mode == *mode,
         EntryKind::Symlink { .. } => status.file_type == FileType::Symlink,
+        EntryKind::HardLink { .. } => false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Makes a directory of this host equal to a tree of the near side: compare, then make what is lacking, then switch.
 
+mod draft;
 mod fetch;
 mod ground;
 mod held;
@@ -7,6 +8,7 @@ mod memory;
 mod names;
 mod put;
 mod release;
+mod salvage;
 mod space;
 mod stage;
 mod state;
@@ -73,6 +75,8 @@ pub struct TreeChange {
     /// Mode for the directory when it has to be made.
     root_mode: u32,
     root_owner_differs: bool,
+    /// Whether extended attributes are part of the tree.
+    xattrs: bool,
     wanted: Vec<Entry>,
     state: TreeState,
     work: Work,
@@ -80,6 +84,15 @@ pub struct TreeChange {
     followed: Option<Followed>,
     /// Another directory, from which what is the same is taken.
     donor: Option<Donor>,
+    /// Where runs that were cut off left something, when that is elsewhere than in the directory.
+    left: Option<Left>,
+}
+
+/// What runs that were cut off left.
+#[derive(Debug)]
+struct Left {
+    root: Root,
+    paths: Vec<RelPath>,
 }
 
 /// A directory of this host that holds much of what is wanted.
@@ -92,8 +105,9 @@ struct Donor {
 /// Compares a directory with a tree. None when nothing differs. Writes nothing below the directory; asks the supplier
 /// for the tree's manifest only when the root hash differs and that manifest is not remembered.
 ///
-/// Compared are paths, kinds, contents, link targets and permission bits of everything below the directory, and owner
-/// and group where [`Place`] gives them; times are not. The mode of the directory itself is left alone.
+/// Compared are paths, kinds, contents, link targets, which names are one file and permission bits of everything below
+/// the directory, owner and group where [`Place`] gives them, and extended attributes when the tree has them; times and
+/// holes are not. The mode of the directory itself is left alone.
 ///
 /// Errors: `BadInput` when the destination is no directory, holds ignored entries where the tree has a file, or more
 /// would be deleted than the op allows; `Permission` or `Io` when it cannot be read; `Content` when what was supplied
@@ -111,7 +125,7 @@ pub fn compare(
     let lines: Vec<String> = op.tree.ignore.iter().chain(&op.ignore).cloned().collect();
     let mut rules = IgnoreRules::new(&lines).map_err(|error| bad_input(error.to_string()))?;
     let memory = Memory::of(place.remembered_as.unwrap_or(&op.dest), place.state, place.remember);
-    let state = TreeState::scan(&op.dest, &mut rules, &memory)?;
+    let state = TreeState::scan(&op.dest, &mut rules, &memory, op.tree.xattrs)?;
     let is_whole = state.root.is_some() && state.leftovers.is_empty();
     if is_whole && state.root_hash() == Some(op.tree.root) && state.is_owned_by(place.uid, place.gid) {
         if let Some(held) = place.held {
@@ -121,7 +135,8 @@ pub fn compare(
     }
     let manifest = manifest(op, place, &memory, supplier)?;
     let wanted = wanted(&manifest, &rules);
-    let comparison = Comparison { dest: &op.dest, wanted: &wanted, state: &state, place, delete: op.delete };
+    let xattrs = op.tree.xattrs;
+    let comparison = Comparison { dest: &op.dest, wanted: &wanted, state: &state, place, delete: op.delete, xattrs };
     let work = comparison.work()?;
     let root_owner_differs = state.root.as_ref().is_some_and(|(_, status)| !owner_fits(status, place.uid, place.gid));
     if is_whole && work.is_empty() && !root_owner_differs {
@@ -133,11 +148,13 @@ pub fn compare(
         gid: place.gid,
         root_mode: manifest.root_mode(),
         root_owner_differs,
+        xattrs,
         wanted,
         state,
         work,
         followed: None,
         donor: None,
+        left: None,
     }))
 }
 
@@ -295,13 +312,13 @@ impl TreeChange {
 
     /// Makes the directory equal to the tree. Until all content is here and verified, the directory stays as it was;
     /// then each file is switched by a rename, and what is not wanted is deleted. What fails or is killed leaves every
-    /// file wholly old or wholly new; the next run sweeps what is left.
+    /// file wholly old or wholly new; the next run makes use of what is left, and sweeps it.
     ///
     /// Errors: `NoSpace` before anything is written when the file system is too full, and later when others fill it;
     /// `ReadOnly`, `Permission` and `Io` naming the path; `Content` when a content is not what was announced;
     /// `BadInput` when another directory has taken the destination's place since the comparison.
     pub fn apply(mut self, supplier: &mut dyn Supplier) -> Result<(), OpFailure> {
-        space::check(&self)?;
+        self.make_room()?;
         names::try_out(&self)?;
         if self.state.root.is_none() {
             let root = self.create_root()?;
@@ -321,12 +338,28 @@ impl TreeChange {
         let done = switching
             .prepare()
             .and_then(|()| Staging::new(&self, Ground::new(root)).run(supplier))
+            .and_then(|()| switching.sweep())
             .and_then(|()| switching.run())
             .and_then(|()| names::read_back(&self));
-        if done.is_err() {
-            switching.clean_up();
+        if let Err(failure) = &done {
+            switching.clean_up(failure);
         }
         done
+    }
+
+    /// Fails when the file system is too full, even without what runs that were cut off left.
+    fn make_room(&mut self) -> Result<(), OpFailure> {
+        let checked = space::check(self);
+        let Some((root, _)) = self.state.root.as_ref().filter(|_| checked.is_err() && !self.state.leftovers.is_empty())
+        else {
+            return checked;
+        };
+        let mut ground = Ground::new(root);
+        for leftover in std::mem::take(&mut self.state.leftovers) {
+            let removed = ground.remove_tree(leftover.as_bytes());
+            removed.map_err(|error| io_failure("remove", self.path_of(leftover.as_bytes()), &error))?;
+        }
+        space::check(self)
     }
 
     /// Makes the directory, with missing parents.

@@ -238,10 +238,8 @@ mod tests {
     use crate::tree::{EntryKind, Time};
 
     fn entries(paths: &[&str]) -> Vec<Entry> {
-        let entry = |path: &&str| Entry {
-            path: RelPath::new(*path).unwrap(),
-            kind: EntryKind::Dir { mode: 0o755 },
-            mtime: Time { secs: 0, nanos: 0 },
+        let entry = |path: &&str| {
+            Entry::plain(RelPath::new(*path).unwrap(), EntryKind::Dir { mode: 0o755 }, Time { secs: 0, nanos: 0 })
         };
         paths.iter().map(entry).collect()
     }

@@ -15,14 +15,14 @@ use std::{io, str};
 use rustix::fs::{Mode, OFlags, RawDir, RenameFlags, fsync, openat, readlinkat, renameat, renameat_with};
 
 use super::{
-    Comparison, Donor, Place, TreeChange, compare,
+    Comparison, Donor, Left, Place, TreeChange, compare,
     ground::{Ground, temporary_beside},
     state::TreeState,
 };
 use crate::{
     helper::failure::{OrFail, bad_input, io_failure},
-    plan::{self, Action, Change, Detail, Diff, HostPath, MaxDelete, OpFailure, Release},
-    tree::{Root, Supplier, is_temporary, status_at},
+    plan::{self, Action, Change, Detail, Diff, FailureKind, HostPath, MaxDelete, OpFailure, Release},
+    tree::{RelPath, Root, Supplier, is_temporary, status_at},
 };
 
 const RELEASES: &str = "releases";
@@ -183,12 +183,18 @@ impl Site {
         Ok(names)
     }
 
-    /// Removes what killed runs left.
-    fn sweep(&self) -> Result<(), OpFailure> {
+    /// What runs that were cut off left.
+    fn leftovers(&self) -> Result<Vec<RelPath>, OpFailure> {
+        let names = self.names()?;
+        let names = names.iter().filter(|name| is_temporary(name));
+        Ok(names.filter_map(|name| RelPath::join(RELEASES.as_bytes(), name).ok()).collect())
+    }
+
+    fn sweep(&self, leftovers: &[RelPath]) -> Result<(), OpFailure> {
         let mut ground = Ground::new(&self.root);
-        for name in self.names()?.iter().filter(|name| is_temporary(name)) {
-            let path = [RELEASES.as_bytes(), b"/", name].concat();
-            ground.remove_tree(&path).or_fail("remove", self.root.path_of(&path).display())?;
+        for path in leftovers {
+            let path = path.as_bytes();
+            ground.remove_tree(path).or_fail("remove", self.root.path_of(path).display())?;
         }
         Ok(())
     }
@@ -289,15 +295,16 @@ impl ReleaseChange {
         let Some(site) = Site::open(&dest)? else {
             return Err(bad_input(format!("`{dest}` was removed meanwhile")));
         };
-        site.sweep()?;
+        let leftovers = site.leftovers()?;
         if let Some(tree) = tree {
             let place = Place { held: None, remembered_as: Some(&dest), ..*place };
             let is_there =
                 site.has(&wanted) && compare(&inner(op, &directory(&dest, &wanted)?), &place, supplier)?.is_none();
             if !is_there {
-                site.make(&wanted, tree, &place, supplier)?;
+                site.make(&wanted, tree, &leftovers, &place, supplier)?;
             }
         }
+        site.sweep(&leftovers)?;
         let current = site.current()?;
         if current.as_ref() == Some(&wanted) {
             return Ok(());
@@ -317,6 +324,7 @@ impl Site {
         &self,
         name: &str,
         tree: TreeChange,
+        leftovers: &[RelPath],
         place: &Place<'_>,
         supplier: &mut dyn Supplier,
     ) -> Result<(), OpFailure> {
@@ -328,10 +336,14 @@ impl Site {
         let dest = shown.to_str().and_then(|path| path.parse().ok());
         let dest: HostPath = dest.ok_or_else(|| bad_input(format!("`{}` is not UTF-8", shown.display())))?;
         let status = made.status().or_fail("read", &dest)?;
-        let TreeChange { uid, gid, root_mode, wanted, state: donor, .. } = tree;
+        let TreeChange { uid, gid, root_mode, wanted, xattrs, state: donor, .. } = tree;
         let state = TreeState { root: Some((made, status)), ..TreeState::default() };
-        let work = Comparison { dest: &dest, wanted: &wanted, state: &state, place, delete: MaxDelete::Any }.work()?;
+        let comparison =
+            Comparison { dest: &dest, wanted: &wanted, state: &state, place, delete: MaxDelete::Any, xattrs };
+        let work = comparison.work()?;
         let donor = donor.root.map(|(root, _)| Donor { root, found: donor.found });
+        let left = self.root.below(b"").or_fail("open", &self.dest)?;
+        let left = Left { root: left, paths: leftovers.to_vec() };
         let root_owner_differs = uid.is_some() || gid.is_some();
         let change = TreeChange {
             dest: dest.clone(),
@@ -339,11 +351,13 @@ impl Site {
             gid,
             root_mode,
             root_owner_differs,
+            xattrs,
             wanted,
             state,
             work,
             followed: None,
             donor,
+            left: Some(left),
         };
         let finish = || -> io::Result<()> {
             let mut ground = Ground::new(&self.root);
@@ -359,9 +373,13 @@ impl Site {
             Ok(fsync(&releases)?)
         };
         let done = change.apply(supplier).and_then(|()| finish().or_fail("make", format!("{}/{path}", self.dest)));
-        if done.is_err() {
-            // The first error is the one to tell; the next run sweeps what is left.
-            let _ = Ground::new(&self.root).remove_tree(&temporary);
+        if let Err(failure) = &done {
+            let mut ground = Ground::new(&self.root);
+            // The first error is the one to tell. After a cut, what stayed in it is there for the next run.
+            let _ = match failure.kind {
+                FailureKind::Cancelled | FailureKind::Timeout => ground.remove(&temporary, true),
+                _ => ground.remove_tree(&temporary),
+            };
         }
         done
     }

@@ -20,6 +20,10 @@ pub(super) fn check(change: &TreeChange) -> Result<(), OpFailure> {
         // Not every file system can tell; then the first write that fails does.
         return Ok(());
     };
+    if free.f_blocks == 0 {
+        // Nor can one that says it has no blocks at all.
+        return Ok(());
+    }
     let blocks = if geteuid().is_root() { free.f_bfree } else { free.f_bavail };
     let available = blocks.saturating_mul(free.f_frsize);
     let needed = needed(change, free.f_frsize.max(1));

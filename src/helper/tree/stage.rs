@@ -13,15 +13,17 @@ use rustix::{
 
 use super::{
     TreeChange,
+    draft::Draft,
     fetch::{OldFile, Received, Reception},
     ground::{Ground, timestamps},
+    salvage::Salvage,
     state::{Found, owner_fits},
     work::Stage,
 };
 use crate::{
     helper::failure::io_failure,
     plan::OpFailure,
-    tree::{Digest, Entry, EntryKind, Old, RelPath, Root, Status, Supplier, WHOLE_UP_TO, Want},
+    tree::{Digest, Entry, EntryKind, Old, RelPath, Root, Status, Supplier, WHOLE_UP_TO, Want, write_xattrs},
 };
 
 /// Up to so many files are flushed to disk one by one; for more, the whole file system is flushed once, which is
@@ -31,6 +33,8 @@ const FEW_FILES: usize = 32;
 const MAX_WANTS: usize = 16 * 1024;
 /// Most chunks of old files proposed at once: 5 MB of message.
 const MAX_CHUNKS: usize = 256 * 1024;
+/// What to do where files cannot have several names.
+const NO_HARD_LINKS: &str = "make the names separate files in the source, or sync to a file system that has hard links";
 /// Buffer for copying in bytes.
 const BUFFER: usize = 128 * 1024;
 
@@ -41,6 +45,8 @@ pub(super) struct Staging<'a> {
     flush_each: bool,
     /// Where this run has made a content already.
     made: HashMap<Digest, &'a [u8]>,
+    /// What runs that were cut off had made.
+    salvage: Option<Salvage<'a>>,
 }
 
 /// A file that is to be made.
@@ -93,13 +99,13 @@ impl<'a> Ask<'a> {
 impl<'a> Staging<'a> {
     pub(super) fn new(change: &'a TreeChange, ground: Ground<'a>) -> Self {
         let flush_each = change.work.stages.len() <= FEW_FILES;
-        Self { change, ground, flush_each, made: HashMap::new() }
+        Self { change, ground, flush_each, made: HashMap::new(), salvage: None }
     }
 
     /// Makes everything. Until this has succeeded nothing that was there before is touched.
     pub(super) fn run(&mut self, supplier: &mut dyn Supplier) -> Result<(), OpFailure> {
         let change = self.change;
-        let mut files = Vec::new();
+        let (mut files, mut names) = (Vec::new(), Vec::new());
         for stage in &change.work.stages {
             let entry = &change.wanted[stage.entry];
             match &entry.kind {
@@ -114,17 +120,36 @@ impl<'a> Staging<'a> {
                 EntryKind::File { size, digest, mode } => {
                     files.push(NewFile { stage, entry, size: *size, digest: *digest, mode: *mode });
                 }
+                EntryKind::HardLink { to } => names.push((stage, entry, to)),
             }
         }
+        let places: HashMap<&RelPath, &[u8]> =
+            files.iter().map(|new| (&new.entry.path, new.stage.at.as_slice())).collect();
+        self.salvage = self.look_for_salvage(&files);
         let lacking = self.take_local(files)?;
         let lacking = self.take_sent(lacking, supplier)?;
         self.fetch(lacking, supplier)?;
+        for (stage, entry, to) in names {
+            let from = places.get(to).copied().unwrap_or(to.as_bytes());
+            let made = self.ground.link(from, &stage.at);
+            made.map_err(|error| self.failure("make another name of a file at", entry, &error).hint(NO_HARD_LINKS))?;
+        }
         self.finish_directories()?;
         if !self.flush_each {
             let root = self.ground.root();
             syncfs(root).map_err(|error| io_failure("flush", root.path().display(), &error.into()))?;
         }
         Ok(())
+    }
+
+    fn look_for_salvage(&self, files: &[NewFile<'a>]) -> Option<Salvage<'a>> {
+        let change = self.change;
+        let (root, paths) = match &change.left {
+            Some(left) => (&left.root, &left.paths),
+            None => (self.ground.root(), &change.state.leftovers),
+        };
+        let wanted: Vec<_> = files.iter().map(|new| (new.stage.at.as_slice(), new.digest, new.size)).collect();
+        (!paths.is_empty()).then(|| Salvage::look(root, paths, &wanted, change.uid))
     }
 
     fn failure(&self, doing: &str, entry: &Entry, error: &io::Error) -> OpFailure {
@@ -156,6 +181,7 @@ impl<'a> Staging<'a> {
                 here.entry(*digest).or_default().push(found);
             }
         }
+        let mut taken = HashSet::new();
         let mut given: HashMap<Digest, Vec<&Found>> = HashMap::new();
         for found in change.donor.iter().flat_map(|donor| &donor.found) {
             if let Some(EntryKind::File { digest, .. }) = &found.kind {
@@ -167,9 +193,10 @@ impl<'a> Staging<'a> {
         for file in files {
             let sources = here.get(&file.digest).map_or(&[][..], Vec::as_slice);
             let gifts = given.get(&file.digest).map_or(&[][..], Vec::as_slice);
-            let is_made = self.link_gift(file, gifts)
+            let is_made = self.link_gift(file, gifts, &mut taken)
                 || file.size == 0 && self.make_empty(file)?
                 || self.link_one(file, sources, &mut going)
+                || self.take_salvage(file)?
                 || self.copy_one(file, sources)?
                 || self.copy_gift(file, gifts)?;
             if !is_made {
@@ -192,9 +219,9 @@ impl<'a> Staging<'a> {
                 lacking.push(new);
                 continue;
             };
-            let mut file = self.create(new)?;
-            file.write_all(content).map_err(|error| self.failure("write", new.entry, &error))?;
-            self.finish(&file, new)?;
+            let mut draft = self.create(new)?;
+            draft.write_all(content).map_err(|error| self.failure("write", new.entry, &error))?;
+            self.finish(draft, new)?;
         }
         Ok(lacking)
     }
@@ -203,8 +230,17 @@ impl<'a> Staging<'a> {
         if new.digest != Digest::of(b"") {
             return Ok(false);
         }
-        let file = self.create(new)?;
-        self.finish(&file, new)?;
+        let draft = self.create(new)?;
+        self.finish(draft, new)?;
+        Ok(true)
+    }
+
+    /// Takes over what a run that was cut off had made.
+    fn take_salvage(&mut self, new: NewFile<'a>) -> Result<bool, OpFailure> {
+        let Some(salvage) = &mut self.salvage else { return Ok(false) };
+        let Some(file) = salvage.take(&new.digest, &mut self.ground, &new.stage.at) else { return Ok(false) };
+        self.set_attributes(&file, new)?;
+        self.made.insert(new.digest, &new.stage.at);
         Ok(true)
     }
 
@@ -215,7 +251,8 @@ impl<'a> Staging<'a> {
         let wanted = (uid.unwrap_or(geteuid().as_raw()), gid.unwrap_or(getegid().as_raw()));
         let fits =
             |status: &Status| status.is_only_name && status.mode == new.mode && (status.uid, status.gid) == wanted;
-        let Some(source) = sources.iter().find(|found| fits(&found.status) && going.contains(&found.path)) else {
+        let fits = |found: &Found| fits(&found.status) && self.has_xattrs_of(new, found);
+        let Some(source) = sources.iter().find(|found| fits(found) && going.contains(&found.path)) else {
             return false;
         };
         if self.ground.link(source.path.as_bytes(), &new.stage.at).is_err() {
@@ -234,15 +271,26 @@ impl<'a> Staging<'a> {
         false
     }
 
-    /// Makes a file a second name of one that is the same in everything. What goes wrong here is no failure.
-    fn link_gift(&mut self, new: NewFile<'a>, gifts: &[&'a Found]) -> bool {
+    /// Whether extended attributes are as wanted, or not part of the tree.
+    fn has_xattrs_of(&self, new: NewFile<'a>, found: &Found) -> bool {
+        !self.change.xattrs || found.xattrs() == new.entry.xattrs()
+    }
+
+    /// Makes a file a second name of one that is the same in everything. Only one new file may have it, or two would be
+    /// one. What goes wrong here is no failure.
+    fn link_gift(&mut self, new: NewFile<'a>, gifts: &[&'a Found], taken: &mut HashSet<&'a RelPath>) -> bool {
         let Some(donor) = &self.change.donor else { return false };
         let (uid, gid) = (self.change.uid, self.change.gid);
         let wanted = (uid.unwrap_or(geteuid().as_raw()), gid.unwrap_or(getegid().as_raw()));
         let fits = |status: &Status| {
             status.mode == new.mode && status.mtime == new.entry.mtime && (status.uid, status.gid) == wanted
         };
-        let Some(gift) = gifts.iter().find(|found| fits(&found.status)) else { return false };
+        let fits = |found: &Found| fits(&found.status) && self.has_xattrs_of(new, found);
+        let mut free = gifts.iter().filter(|found| !taken.contains(&found.path) && fits(found));
+        let same_path = gifts.iter().find(|found| found.path == new.entry.path && fits(found));
+        let Some(gift) = same_path.filter(|found| !taken.contains(&found.path)).or_else(|| free.next()) else {
+            return false;
+        };
         if self.ground.link_from(&donor.root, gift.path.as_bytes(), &new.stage.at).is_err() {
             return false;
         }
@@ -250,7 +298,9 @@ impl<'a> Staging<'a> {
             let then = &gift.status;
             (now.dev, now.ino, now.size, now.mtime, now.mode) == (then.dev, then.ino, then.size, then.mtime, then.mode)
         });
-        if !is_unchanged {
+        if is_unchanged {
+            taken.insert(&gift.path);
+        } else {
             // Whatever was linked is not what was scanned; without it others have their turn.
             let _ = self.ground.remove(&new.stage.at, false);
         }
@@ -282,17 +332,17 @@ impl<'a> Staging<'a> {
 
     /// Copies a file that should have the wanted content. False, and nothing made, when it has not.
     fn copy(&mut self, new: NewFile<'a>, from: File) -> Result<bool, OpFailure> {
-        let mut file = self.create(new)?;
+        let mut draft = self.create(new)?;
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; BUFFER];
         // One byte more would be too much already; a file that grows for ever must not fill the disk.
         let mut from = from.take(new.size + 1);
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             hasher.update(&buffer[..count]);
-            file.write_all(&buffer[..count]).map_err(|error| self.failure("write", new.entry, &error))?;
+            draft.write_all(&buffer[..count]).map_err(|error| self.failure("write", new.entry, &error))?;
         }
         if Digest::from(hasher.finalize()) == new.digest {
-            self.finish(&file, new)?;
+            self.finish(draft, new)?;
             return Ok(true);
         }
         let removed = self.ground.remove(&new.stage.at, false);
@@ -300,17 +350,26 @@ impl<'a> Staging<'a> {
         Ok(false)
     }
 
-    fn create(&mut self, new: NewFile<'a>) -> Result<File, OpFailure> {
+    fn create(&mut self, new: NewFile<'a>) -> Result<Draft, OpFailure> {
         let made = self.ground.create_file(&new.stage.at);
-        made.map_err(|error| self.failure("create", new.entry, &error))
+        let file = made.map_err(|error| self.failure("create", new.entry, &error))?;
+        Ok(Draft::new(file, new.entry.has_holes()))
     }
 
-    /// Owner, mode and time, in the order in which none undoes another; then to disk.
-    fn finish(&self, file: &File, new: NewFile<'a>) -> Result<(), OpFailure> {
+    fn finish(&self, draft: Draft, new: NewFile<'a>) -> Result<(), OpFailure> {
+        let file = draft.finish().map_err(|error| self.failure("write", new.entry, &error))?;
+        self.set_attributes(&file, new)
+    }
+
+    /// Owner, extended attributes, mode and time, in the order in which none undoes another; then to disk.
+    fn set_attributes(&self, file: &File, new: NewFile<'a>) -> Result<(), OpFailure> {
         let finish = || -> io::Result<()> {
             let (uid, gid) = (self.change.uid, self.change.gid);
             if !owner_fits(&fstat(file)?.into(), uid, gid) {
                 fchown(file, uid.map(Uid::from_raw), gid.map(Gid::from_raw))?;
+            }
+            if self.change.xattrs {
+                write_xattrs(file, new.entry.xattrs())?;
             }
             fchmod(file, Mode::from_raw_mode(new.mode))?;
             futimens(file, &timestamps(new.entry.mtime))?;
@@ -350,23 +409,32 @@ impl<'a> Staging<'a> {
 
     /// How a file is asked for: with the old version of a large one. Whatever prevents its use costs bytes only.
     fn ask(&self, new: NewFile<'a>) -> Ask<'a> {
-        let replaced = new.stage.replaces.map(|at| (self.ground.root(), &self.change.state.found[at]));
-        let Some((root, found)) = replaced.or_else(|| self.given(&new.entry.path)) else { return Ask::whole(new) };
-        match &found.kind {
-            Some(EntryKind::File { digest, size, .. }) if (*size).min(new.size) > WHOLE_UP_TO => {
-                let Ok(file) = root.open_file(found.path.as_bytes()) else { return Ask::whole(new) };
-                let tell = Old::Version { digest: *digest, size: *size };
-                Ask { new, old: Some(OldFile::new(file.into())), tell }
+        let change = self.change;
+        let replaced = new.stage.replaces.map(|at| &change.state.found[at]);
+        let replaced = replaced.and_then(|found| Some((self.ground.root(), found, change.state.content(found)?)));
+        let old = replaced.or_else(|| self.given(&new.entry.path));
+        let old = old.filter(|(_, _, (_, size))| (*size).min(new.size) > WHOLE_UP_TO);
+        let part = self.salvage.as_ref().and_then(|salvage| salvage.part(&new.stage.at));
+        // What was received of the new version already is worth more than the old one, if it is much of it.
+        if let Some((file, _)) = part.filter(|(_, size)| old.is_none() || *size >= new.size / 4) {
+            let part = OldFile::new(file);
+            if let Ok(tell) = part.chunks() {
+                return Ask { new, old: Some(part), tell };
             }
-            _ => Ask::whole(new),
         }
+        let Some((root, found, (digest, size))) = old else { return Ask::whole(new) };
+        let Ok(file) = root.open_file(found.path.as_bytes()) else { return Ask::whole(new) };
+        Ask { new, old: Some(OldFile::new(file.into())), tell: Old::Version { digest, size } }
     }
 
     /// What the donor has at a path.
-    fn given(&self, path: &RelPath) -> Option<(&'a Root, &'a Found)> {
+    fn given(&self, path: &RelPath) -> Option<(&'a Root, &'a Found, (Digest, u64))> {
         let donor = self.change.donor.as_ref()?;
         let at = donor.found.binary_search_by(|found| found.path.cmp(path)).ok()?;
-        Some((&donor.root, &donor.found[at]))
+        match &donor.found[at].kind {
+            Some(EntryKind::File { digest, size, .. }) => Some((&donor.root, &donor.found[at], (*digest, *size))),
+            _ => None,
+        }
     }
 
     /// Fetches contents; gives those that have to be asked for again, in another way.
@@ -376,11 +444,11 @@ impl<'a> Staging<'a> {
         let mut again = Vec::new();
         for ask in batch {
             let new = ask.new;
-            let mut file = self.create(new)?;
+            let mut draft = self.create(new)?;
             let name = self.change.path_of(new.entry.path.as_bytes());
-            let received = reception.receive(new.digest, new.size, ask.old.as_ref(), &mut file, &name)?;
+            let received = reception.receive(new.digest, new.size, ask.old.as_ref(), &mut draft, &name)?;
             if matches!(received, Received::Whole) {
-                self.finish(&file, new)?;
+                self.finish(draft, new)?;
                 self.made.insert(new.digest, &new.stage.at);
             } else {
                 let removed = self.ground.remove(&new.stage.at, false);
@@ -397,8 +465,10 @@ impl<'a> Staging<'a> {
         for stage in change.work.stages.iter().rev() {
             let entry = &change.wanted[stage.entry];
             if let EntryKind::Dir { mode } = entry.kind {
+                let xattrs = if change.xattrs { Some(entry.xattrs()) } else { None };
                 let done = self
                     .own(&stage.at)
+                    .and_then(|()| xattrs.map_or(Ok(()), |xattrs| self.ground.set_xattrs(&stage.at, mode, xattrs)))
                     .and_then(|()| self.ground.set_mode(&stage.at, mode))
                     .and_then(|()| self.ground.set_time(&stage.at, entry.mtime));
                 done.map_err(|error| self.failure("set the attributes of", entry, &error))?;

@@ -13,9 +13,12 @@ use rustix::{
 use super::{TreeChange, ground::Ground, work::Switch};
 use crate::{
     helper::failure::io_failure,
-    plan::OpFailure,
+    plan::{FailureKind, OpFailure},
     tree::{EntryKind, RelPath},
 };
+
+/// So many bytes of contents are worth being found by the next run.
+const KEPT_FROM: u64 = 1024 * 1024;
 
 /// Switches a directory over to what was staged.
 pub(super) struct Switching<'a> {
@@ -32,8 +35,8 @@ impl<'a> Switching<'a> {
         Self { change, ground, switched: 0, opened: BTreeMap::new() }
     }
 
-    /// Removes what a killed run left, and makes directories writable in which something has to be changed. Only their
-    /// owner can do that and only an ordinary user needs it.
+    /// Makes directories writable in which something has to be changed. Only their owner can do that and only an ordinary
+    /// user needs it.
     pub(super) fn prepare(&mut self) -> Result<(), OpFailure> {
         let change = self.change;
         let euid = geteuid();
@@ -46,7 +49,12 @@ impl<'a> Switching<'a> {
                 self.opened.insert(path.to_vec(), status.mode);
             }
         }
-        for leftover in &change.state.leftovers {
+        Ok(())
+    }
+
+    /// Removes what runs that were cut off left: whatever was of use in it has another name now.
+    pub(super) fn sweep(&mut self) -> Result<(), OpFailure> {
+        for leftover in &self.change.state.leftovers {
             let removed = self.ground.remove_tree(leftover.as_bytes());
             removed.map_err(|error| self.failure("remove", leftover.as_bytes(), &error))?;
         }
@@ -74,6 +82,9 @@ impl<'a> Switching<'a> {
             let path = change.wanted[stage.entry].path.as_bytes();
             let switched = match stage.switch {
                 Switch::WithDirectory => Ok(()),
+                Switch::Rename if matches!(change.wanted[stage.entry].kind, EntryKind::HardLink { .. }) => {
+                    self.rename_link(&stage.at, path)
+                }
                 Switch::Rename => self.ground.rename(&stage.at, path),
                 Switch::Exchange => self.ground.exchange(&stage.at, path),
             };
@@ -82,6 +93,15 @@ impl<'a> Switching<'a> {
         }
         self.delete()?;
         self.set_attributes()
+    }
+
+    /// Renames. Two names of one file stay both when one is renamed to the other, so the unfinished one has to be removed.
+    fn rename_link(&mut self, at: &[u8], path: &[u8]) -> io::Result<()> {
+        self.ground.rename(at, path)?;
+        match self.ground.status(at) {
+            Ok(_) => self.ground.remove(at, false),
+            Err(_) => Ok(()),
+        }
     }
 
     fn delete(&mut self) -> Result<(), OpFailure> {
@@ -115,6 +135,9 @@ impl<'a> Switching<'a> {
             if let (EntryKind::File { mode, .. } | EntryKind::Dir { mode }, true) =
                 (&entry.kind, was_opened || other.contains(&index))
             {
+                if change.xattrs && other.contains(&index) {
+                    done = done.and_then(|()| self.ground.set_xattrs(path, *mode, entry.xattrs()));
+                }
                 done = done.and_then(|()| self.ground.set_mode(path, *mode));
             }
             if is_touched {
@@ -138,9 +161,22 @@ impl<'a> Switching<'a> {
         }
     }
 
-    /// After a failure: removes what was made and not switched, as far as that can be done. The next run sweeps the
-    /// rest.
-    pub(super) fn clean_up(&mut self) {
+    /// Bytes of files that were made and not switched.
+    fn staged(&mut self) -> u64 {
+        let change = self.change;
+        let stages = change.work.stages.iter().skip(self.switched);
+        let files = stages.filter(|stage| matches!(change.wanted[stage.entry].kind, EntryKind::File { .. }));
+        files.filter_map(|stage| self.ground.status(&stage.at).ok()).map(|status| status.size).sum()
+    }
+
+    /// After a failure: removes what was made and not switched, as far as that can be done; the next run sweeps the
+    /// rest. After a cut, contents that cost time to transfer stay for the next run.
+    pub(super) fn clean_up(&mut self, failure: &OpFailure) {
+        let is_cut = matches!(failure.kind, FailureKind::Cancelled | FailureKind::Timeout);
+        if is_cut && self.staged() >= KEPT_FROM {
+            self.close();
+            return;
+        }
         for stage in self.change.work.stages.iter().skip(self.switched) {
             if stage.switch != Switch::WithDirectory {
                 let _ = self.ground.remove_tree(&stage.at);

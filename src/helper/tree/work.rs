@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     Place,
-    ground::temporary_beside,
+    ground::{temporary_beside, temporary_for},
     names::{self, Alike},
     state::{Found, TreeState, owner_fits},
 };
@@ -85,7 +85,28 @@ pub(super) fn wanted(manifest: &Manifest, rules: &IgnoreRules) -> Vec<Entry> {
             wanted.push(entry.clone());
         }
     }
+    if wanted.len() < manifest.entries().len() {
+        give_names_files(manifest, &mut wanted);
+    }
     wanted
+}
+
+/// The first of a file's names that stay becomes the file when its first name of all does not.
+fn give_names_files(manifest: &Manifest, wanted: &mut [Entry]) {
+    let stays: HashSet<RelPath> = wanted.iter().map(|entry| entry.path.clone()).collect();
+    let mut instead: HashMap<RelPath, RelPath> = HashMap::new();
+    for entry in wanted {
+        let EntryKind::HardLink { to } = &entry.kind else { continue };
+        if stays.contains(to) {
+            continue;
+        }
+        if let Some(first) = instead.get(to) {
+            entry.kind = EntryKind::HardLink { to: first.clone() };
+        } else if let Some(file) = manifest.get(to) {
+            instead.insert(to.clone(), entry.path.clone());
+            (entry.kind, entry.extra) = (file.kind.clone(), file.extra.clone());
+        }
+    }
 }
 
 /// Compares what was found with what is wanted.
@@ -95,6 +116,8 @@ pub(super) struct Comparison<'a> {
     pub(super) state: &'a TreeState,
     pub(super) place: &'a Place<'a>,
     pub(super) delete: MaxDelete,
+    /// Whether extended attributes are compared.
+    pub(super) xattrs: bool,
 }
 
 impl Comparison<'_> {
@@ -105,18 +128,22 @@ impl Comparison<'_> {
         let at_path: HashMap<&RelPath, usize> =
             self.state.found.iter().enumerate().map(|(at, found)| (&found.path, at)).collect();
         let mut new_directory: Option<(&RelPath, Vec<u8>)> = None;
+        // Files that are made new: their further names have to follow.
+        let mut new_files: HashSet<&RelPath> = HashSet::new();
         for (index, entry) in self.wanted.iter().enumerate() {
             if let Some((directory, at)) = &new_directory
                 && entry.path.is_below(directory.as_bytes())
             {
                 let below = &entry.path.as_bytes()[directory.as_bytes().len()..];
                 let at = [at.as_slice(), below].concat();
+                new_files.insert(&entry.path);
                 work.stages.push(Stage { entry: index, at, switch: Switch::WithDirectory, replaces: None });
                 continue;
             }
             let replaces = at_path.get(&entry.path).copied();
             let found = replaces.map(|at| &self.state.found[at]);
-            if let Some(found) = found.filter(|found| is_same_content(entry, found)) {
+            let leads_to_new = matches!(&entry.kind, EntryKind::HardLink { to } if new_files.contains(to));
+            if let Some(found) = found.filter(|found| !leads_to_new && is_same_content(entry, found)) {
                 if !self.attributes_fit(entry, found) {
                     work.attributes.push(index);
                 }
@@ -125,12 +152,17 @@ impl Comparison<'_> {
             let is_directory = matches!(entry.kind, EntryKind::Dir { .. });
             let swaps = found.is_some_and(|found| is_directory || found.is_directory());
             let switch = if swaps { Switch::Exchange } else { Switch::Rename };
-            let at = temporary_beside(entry.path.as_bytes());
+            let at = match &entry.kind {
+                EntryKind::File { digest, .. } => temporary_for(entry.path.as_bytes(), digest),
+                _ => temporary_beside(entry.path.as_bytes()),
+            };
             if let Some(found) = found.filter(|_| swaps) {
                 self.replace(found, &at, &mut work)?;
             }
             if is_directory {
                 new_directory = Some((&entry.path, at.clone()));
+            } else {
+                new_files.insert(&entry.path);
             }
             work.stages.push(Stage { entry: index, at, switch, replaces });
         }
@@ -148,8 +180,11 @@ impl Comparison<'_> {
         let mode_fits = match &entry.kind {
             EntryKind::File { mode, .. } | EntryKind::Dir { mode } => *mode == found.status.mode,
             EntryKind::Symlink { .. } => true,
+            // Those of its file.
+            EntryKind::HardLink { .. } => return true,
         };
-        mode_fits && owner_fits(&found.status, self.place.uid, self.place.gid)
+        let xattrs_fit = !self.xattrs || entry.xattrs() == found.xattrs();
+        mode_fits && xattrs_fit && owner_fits(&found.status, self.place.uid, self.place.gid)
     }
 
     /// Takes note of what goes when a directory and something else swap places.
@@ -225,6 +260,7 @@ fn is_same_content(entry: &Entry, found: &Found) -> bool {
         (EntryKind::File { size, digest, .. }, Some(EntryKind::File { size: old_size, digest: old, .. })) => {
             size == old_size && digest == old
         }
+        (EntryKind::HardLink { to }, Some(EntryKind::HardLink { to: old })) => to == old,
         _ => false,
     }
 }

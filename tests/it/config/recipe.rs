@@ -31,7 +31,7 @@ impl Surroundings for Outside {
     fn ask(&self, _: Question) -> Result<Answer, String> {
         Err("no host here".to_owned())
     }
-    fn tree(&self, _: &Path, _: &[String]) -> Result<TreeSummary, String> {
+    fn tree(&self, _: &Path, _: &[String], _: bool) -> Result<TreeSummary, String> {
         Err("no tree here".to_owned())
     }
     fn blob(&self, _: &Path) -> Result<(Digest, u64), String> {

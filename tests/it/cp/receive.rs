@@ -19,7 +19,7 @@ use super::{Seen, look};
 pub(super) const TIME: Time = Time { secs: 1_000_000_000, nanos: 5 };
 
 pub(super) fn entry(path: &str, kind: EntryKind) -> Entry {
-    Entry { path: RelPath::new(path).unwrap(), kind, mtime: TIME }
+    Entry::plain(RelPath::new(path).unwrap(), kind, TIME)
 }
 
 pub(super) fn file(path: &str, content: &[u8]) -> Entry {
@@ -50,6 +50,7 @@ pub(super) fn described(entries: Vec<Entry>) -> (Vec<u8>, TreeSummary) {
         files: sizes.clone().count() as u64,
         bytes: sizes.sum(),
         ignore: Vec::new(),
+        xattrs: false,
     };
     (encoded, summary)
 }

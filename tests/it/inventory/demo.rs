@@ -48,7 +48,7 @@ impl Surroundings for Anywhere {
         Err(format!("{question:?} is not answered"))
     }
 
-    fn tree(&self, source: &Path, _ignore: &[String]) -> Result<TreeSummary, String> {
+    fn tree(&self, source: &Path, _ignore: &[String], xattrs: bool) -> Result<TreeSummary, String> {
         if !source.join("VERSION").is_file() {
             return Err(format!("{} is no sample", source.display()));
         }
@@ -62,6 +62,7 @@ impl Surroundings for Anywhere {
             files: 1,
             bytes: 1,
             ignore: Vec::new(),
+            xattrs,
         })
     }
 

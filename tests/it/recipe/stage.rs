@@ -183,7 +183,7 @@ impl Surroundings for Fake {
         known.map(|(_, answer)| answer.clone()).ok_or_else(|| "the host is gone".to_owned())
     }
 
-    fn tree(&self, source: &Path, ignore: &[String]) -> Result<TreeSummary, String> {
+    fn tree(&self, source: &Path, ignore: &[String], xattrs: bool) -> Result<TreeSummary, String> {
         self.note(format!("tree {} {ignore:?}", source.display()));
         if !source.is_dir() {
             return Err(format!("there is no directory `{}`", source.display()));
@@ -198,6 +198,7 @@ impl Surroundings for Fake {
             files: 1,
             bytes: 2,
             ignore: ignore.to_vec(),
+            xattrs,
         })
     }
 

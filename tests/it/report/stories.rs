@@ -2,8 +2,8 @@
 
 use ovs_cuisine::{
     control::event::{
-        ComponentSummary, ConfigChange, ContentTotals, HostPhase, HostSummary, Problem, RunEvent, RunKind, Status,
-        StepProgress, Summary,
+        ChangeSet, ComponentSummary, ConfigChange, HostPhase, HostSummary, Problem, RunEvent, RunKind, Status,
+        StepProgress, Summary, Transfer, TransferProgress,
     },
     plan::{
         Action, Change, Detail, Diff, Distribution, Facts, FailureKind, InitSystem, OpFailure, Outcome, PackageManager,
@@ -97,7 +97,7 @@ fn finished(component: &str, status: Status, millis: u64) -> RunEvent {
 }
 
 fn host_end(name: &str, status: Status, tally: Tally) -> HostSummary {
-    HostSummary { host: name.parse().unwrap(), status, tally, messages: 4, content: ContentTotals::default() }
+    HostSummary { host: name.parse().unwrap(), status, tally, messages: 4, transfer: Transfer::default() }
 }
 
 fn component_end(name: &str, status: Status, healthy: Option<bool>, millis: u64) -> ComponentSummary {
@@ -105,7 +105,16 @@ fn component_end(name: &str, status: Status, healthy: Option<bool>, millis: u64)
 }
 
 fn summary(kind: RunKind, hosts: Vec<HostSummary>, components: Vec<ComponentSummary>) -> Summary {
-    Summary { kind, hosts, components, containers_changed: 0, keys_changed: 0, millis: 1_810, interrupted: false }
+    Summary {
+        kind,
+        hosts,
+        components,
+        containers_changed: 0,
+        keys_changed: 0,
+        transfer: Transfer::default(),
+        millis: 1_810,
+        interrupted: false,
+    }
 }
 
 fn tally(changed: u32, unchanged: u32) -> Tally {
@@ -315,7 +324,7 @@ pub(super) fn first_deploy() -> Vec<RunEvent> {
             millis: 640,
         },
         host("etcd", HostPhase::Connecting),
-        host("etcd", HostPhase::Bootstrapping { bytes: 690_176 }),
+        host("etcd", HostPhase::Bootstrapping { bytes: 690_176, of: 690_176 }),
         ready("etcd"),
         RunEvent::ComponentStarted { component: "etcd".parse().unwrap(), hosts: vec!["etcd".parse().unwrap()] },
         RunEvent::Planned { component: "etcd".parse().unwrap(), host: "etcd".parse().unwrap(), steps: 3 },
@@ -368,11 +377,15 @@ pub(super) fn first_deploy() -> Vec<RunEvent> {
         RunEvent::RunFinished(Summary {
             containers_changed: 1,
             keys_changed: 1,
+            transfer: Transfer { helper_bytes: 690_176, ..Transfer::default() },
             millis: 12_700,
             ..summary(
                 RunKind::Deploy,
                 vec![
-                    host_end("etcd", Status::Changed, tally(2, 1)),
+                    HostSummary {
+                        transfer: Transfer { helper_bytes: 690_176, ..Transfer::default() },
+                        ..host_end("etcd", Status::Changed, tally(2, 1))
+                    },
                     host_end("controller", Status::Unchanged, Tally { skipped: 1, ..tally(0, 12) }),
                 ],
                 vec![
@@ -403,6 +416,63 @@ pub(super) fn second_deploy() -> Vec<RunEvent> {
             ],
         )),
     ]
+}
+
+/// A push that takes long enough to be watched.
+pub(super) fn long_push() -> Vec<RunEvent> {
+    const MIB: u64 = 1024 * 1024;
+    let progress = |host: &str, files: u64, millis: u64, ended: bool| {
+        RunEvent::Transfer(TransferProgress {
+            host: host.parse().unwrap(),
+            files,
+            files_wanted: 12,
+            bytes: files * MIB,
+            bytes_wanted: 12 * MIB,
+            reused_bytes: files * 4096,
+            sent_bytes: files * 300_000,
+            millis,
+            ended,
+        })
+    };
+    let transfer = |hosts: u64| Transfer {
+        files: hosts * 12,
+        bytes: hosts * 12 * MIB,
+        reused_bytes: hosts * 12 * 4096,
+        sent_bytes: hosts * 12 * 300_000,
+        helper_bytes: 0,
+        millis: 1_500,
+    };
+    let host_end = |name| HostSummary { transfer: transfer(1), ..host_end(name, Status::Changed, tally(1, 0)) };
+    let names = ["node-1", "node-2"];
+    let mut events = vec![run_started(RunKind::Push, &names, &["agent"])];
+    events.extend(names.map(|name| step(("agent", name), "sync /opt/agent", 20, StepProgress::Started)));
+    events.extend(names.map(|name| progress(name, 2, 400, false)));
+    events.extend(names.map(|name| progress(name, 7, 650, false)));
+    events.extend(names.map(|name| step(("agent", name), "sync /opt/agent", 20, ended(Outcome::Changed, vec![]))));
+    events.extend(names.map(|name| progress(name, 12, 1_450, true)));
+    events.push(RunEvent::ChangeSet(ChangeSet {
+        component: "agent".parse().unwrap(),
+        applied: true,
+        hosts: names.map(|name| name.parse().unwrap()).to_vec(),
+        failed: Vec::new(),
+        created: 12,
+        modified: 0,
+        removed: 0,
+        bytes: 12 * MIB,
+        paths: vec!["+lib/0".to_owned()],
+        restarted: vec!["agent".to_owned()],
+        millis: 1_700,
+    }));
+    events.push(finished("agent", Status::Changed, 1_700));
+    events.push(RunEvent::RunFinished(Summary {
+        transfer: transfer(2),
+        ..summary(
+            RunKind::Push,
+            names.map(host_end).to_vec(),
+            vec![component_end("agent", Status::Changed, None, 1_700)],
+        )
+    }));
+    events
 }
 
 fn no_space() -> OpFailure {
@@ -511,7 +581,8 @@ pub(super) fn lab_up() -> Vec<RunEvent> {
 }
 
 pub(super) fn every_story() -> Vec<RunEvent> {
-    [plan_of_everything(), clean_plan(), first_deploy(), second_deploy(), bad_deploy(), exec(), lab_up()].concat()
+    [plan_of_everything(), clean_plan(), first_deploy(), second_deploy(), bad_deploy(), long_push(), exec(), lab_up()]
+        .concat()
 }
 
 /// Puts a title-changing escape, a bell, a line break, a bidirectional override and a carriage return into every text.

@@ -123,7 +123,7 @@ impl World {
         let mut from = self.src().into_os_string();
         from.push("/");
         let output = Command::new("rsync")
-            .args(["-n", "-a", "--checksum", "--delete", "--itemize-changes"])
+            .args(["-n", "-aH", "--checksum", "--delete", "--itemize-changes"])
             .args([from.as_os_str(), self.dst().as_os_str()])
             .output()
             .unwrap();

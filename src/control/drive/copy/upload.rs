@@ -65,7 +65,7 @@ impl Upload {
             special_bits: true,
         };
         let (plan, end) = (plan_of(host, put)?, StepEnd::default());
-        let before = session.content();
+        let before = session.transferred();
         let on_reports = |reports| {
             end.note(reports);
             std::future::ready(()).boxed()
@@ -76,9 +76,9 @@ impl Upload {
         }
         let summary = self.tree.summary();
         let mut copied = end.copied(summary.files, summary.bytes)?;
-        // The manifest, which every copy sends, is none of its content.
-        let sent = session.content().new_bytes.saturating_sub(before.new_bytes);
-        copied.sent = sent.saturating_sub(summary.manifest_size);
+        let after = session.transferred();
+        let reused = after.reused_bytes.saturating_sub(before.reused_bytes);
+        copied.sent = after.bytes.saturating_sub(before.bytes).saturating_sub(reused);
         copied.skipped.clone_from(&self.skipped.first);
         copied.skipped_count = self.skipped.count;
         Ok(copied)

@@ -148,7 +148,8 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
     /// `delete = True` removes what the tree does not have, `delete = {"max": n}` at most `n` entries. `ignore` lists
     /// gitignore patterns that are neither read, sent nor deleted. `release = True` makes each version a directory of
     /// its own, `dest/releases/HASH`, and switches the link `dest/current` when it is complete; `keep` of them stay, and
-    /// `push --rollback` goes back to the one before.
+    /// `push --rollback` goes back to the one before. Hard links within the tree and holes in files are kept;
+    /// `xattrs = True` keeps extended attributes too: `user.*`, access control lists with numeric ids, and capabilities.
     fn sync<'v>(
         source: &str,
         dest: &str,
@@ -158,6 +159,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         #[starlark(require = named, default = UnpackList::default())] ignore: UnpackList<&'v str>,
         #[starlark(require = named, default = false)] release: bool,
         #[starlark(require = named, default = 5)] keep: u32,
+        #[starlark(require = named, default = false)] xattrs: bool,
         #[starlark(require = named, default = Handles::none())] only_if_changed: Handles,
         #[starlark(require = named, default = false)] ignore_errors: bool,
         #[starlark(require = named, default = false)] sensitive: bool,
@@ -183,7 +185,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         let ignore =
             ignore.items.iter().map(|pattern| session.plain("ignore", pattern)).collect::<Result<Vec<_>, _>>()?;
         let patterns = ignore.clone();
-        let tree = session.ask("sync", move |outside| outside.tree(&source, &patterns))?;
+        let tree = session.ask("sync", move |outside| outside.tree(&source, &patterns, xattrs))?;
         let op = Op::Sync(Sync {
             dest,
             tree,
