@@ -59,6 +59,8 @@ fn hint(kind: io::ErrorKind, thing: &str) -> Option<String> {
         Kind::ReadOnlyFilesystem => {
             Some("the file system is mounted read-only; `dmesg` on the host may say why".to_owned())
         }
+        Kind::InvalidFilename => Some("most file systems take names of at most 255 bytes".to_owned()),
+        Kind::NotADirectory => Some(format!("a part of `{thing}` is no directory: remove it, or name another path")),
         _ => None,
     }
 }

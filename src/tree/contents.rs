@@ -16,6 +16,7 @@ use super::{
     answer::Answer,
     delta::{Delta, Origin, Said, SayError},
     hash::digest_of,
+    shown,
     units::{Made, SharedUnits, Unit, answer_units, units},
 };
 
@@ -216,11 +217,7 @@ impl Contents {
         let Some(version) = self.versions.as_ref().and_then(|versions| versions.find(old, old_size)) else {
             return Ok(Ok(Supply::Unknown));
         };
-        // What the host has of it in the end it hashes as a whole; here only a file that was touched since is noticed.
-        let is_untouched = || self.is_untouched(want, origin);
-        if !is_untouched() {
-            return Ok(Err(format!("{name} changed since it was scanned")));
-        }
+        // A file that has changed since leads to another content, which the host notices and asks for anew.
         self.keep_in_background(want, origin);
         self.based.lock().unwrap_or_else(PoisonError::into_inner).insert(want.digest, *old);
         // Patches are said while the rest is still being compared: the host is at work meanwhile.
@@ -228,8 +225,7 @@ impl Contents {
             delta.say_patch(index, origin, &version.content, answer)
         });
         match compared {
-            Ok(_) if is_untouched() => Ok(Ok(Supply::End)),
-            Ok(_) => Ok(Err(format!("{name} changed since it was scanned"))),
+            Ok(_) => Ok(Ok(Supply::End)),
             Err(error) => said(error, name),
         }
     }
@@ -243,8 +239,8 @@ impl Contents {
         name: &str,
         answer: &mut Answer<'_>,
     ) -> io::Result<Result<Supply, String>> {
-        // One byte more than wanted, so that growth shows, and a file that grows for ever ends.
-        let reader = origin.reader().take(want.size.saturating_add(1));
+        // A file that has grown since still begins with what was scanned.
+        let reader = origin.reader().take(want.size);
         let cut = match Delta::find(reader, whole) {
             Ok(cut) => cut,
             Err(error) => return said(SayError::Read(error), name),
@@ -286,7 +282,7 @@ impl Contents {
                 self.trees.iter().find_map(in_tree).ok_or_else(missing)?
             }
         };
-        let name = format!("`{}`", name.display());
+        let name = format!("`{}`", shown(&name));
         match file {
             Ok(file) => Ok((Origin::File(file), name)),
             Err(error) => Err(format!("cannot read {name}: {error}")),
@@ -301,7 +297,7 @@ impl Contents {
         answer: &mut Answer<'_>,
     ) -> io::Result<Result<Supply, String>> {
         self.keep_in_background(want, origin);
-        let mut reader = origin.reader().take(want.size.saturating_add(1));
+        let mut reader = origin.reader().take(want.size);
         let mut hasher = blake3::Hasher::new();
         let mut buffer = vec![0; READ];
         loop {

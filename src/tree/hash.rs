@@ -11,7 +11,10 @@ use std::{
     thread,
 };
 
-use rustix::fs::{FileType, fstat};
+use rustix::{
+    fs::{FileType, fstat},
+    io::Errno,
+};
 
 use super::{Digest, RelPath, Root, Status};
 
@@ -39,7 +42,7 @@ pub struct Hashed {
 #[derive(Debug, thiserror::Error)]
 pub enum HashError {
     /// It cannot be opened or read.
-    #[error("cannot read the file")]
+    #[error(transparent)]
     Read(#[from] io::Error),
     /// It changed each time it was read.
     #[error("the file keeps changing")]
@@ -102,7 +105,11 @@ fn hash_file(root: &Root, path: &RelPath, buffer: &mut [u8]) -> Result<Hashed, H
     for _ in 0..TRIES {
         let fd = match root.open_file(path.as_bytes()) {
             Ok(fd) => fd,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(HashError::Vanished),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(HashError::Vanished);
+            }
+            // A link has taken its place, or that of a directory above it.
+            Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => return Err(HashError::Changing),
             Err(error) => return Err(error.into()),
         };
         let before = Status::from(fstat(&fd).map_err(io::Error::from)?);

@@ -2,13 +2,17 @@
 
 use ::ignore::gitignore::{Gitignore, GitignoreBuilder, Glob};
 
-use super::RelPath;
+use super::{
+    RelPath,
+    pattern::{is_anchored, matcher_line, stated, trimmed},
+};
 
 /// The file in a source tree whose patterns hold for its directory and below.
 pub const IGNORE_FILE: &str = ".cuisineignore";
 
-/// Patterns as in gitignore(5), with negation. A path that matches is neither read, sent nor deleted; what is below an
-/// ignored directory cannot be taken back in.
+/// Patterns as in gitignore(5), with negation, read as git reads them: the same paths are ignored that `git
+/// check-ignore` names. A path that matches is neither read, sent nor deleted; what is below an ignored directory cannot
+/// be taken back in. A pattern that git takes although it can never match is an error here.
 ///
 /// Rules of ignore files come first, a directory's before those of directories below it; parameters come last. The
 /// last pattern that matches decides.
@@ -23,6 +27,8 @@ pub struct IgnoreRules {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
     line: String,
+    /// The same for the matcher.
+    matched: String,
     origin: RuleOrigin,
 }
 
@@ -74,11 +80,11 @@ impl IgnoreRules {
 
     /// Rules from parameters, each one pattern relative to the root.
     pub fn new(parameters: &[String]) -> Result<Self, PatternError> {
-        let rule = |pattern: &String| Rule {
-            line: pattern.clone(),
-            origin: RuleOrigin::Parameter { pattern: pattern.clone() },
-        };
-        let parameters: Vec<Rule> = parameters.iter().map(rule).collect();
+        let rules = parameters.iter().map(|pattern| {
+            let origin = RuleOrigin::Parameter { pattern: pattern.clone() };
+            Rule::new(trimmed(pattern).to_owned(), pattern, origin)
+        });
+        let parameters = rules.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
         let matcher = compile(parameters.iter())?;
         Ok(Self { files: Vec::new(), parameters, matcher })
     }
@@ -86,14 +92,12 @@ impl IgnoreRules {
     /// Adds the text of an ignore file in `directory` (no bytes: the root). The directory's name must be UTF-8.
     pub fn add_file(&mut self, directory: &str, text: &str) -> Result<(), PatternError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let added: Vec<Rule> = (1..)
-            .zip(text.lines())
-            .filter_map(|(number, line)| {
-                let pattern = line.trim_end().to_owned();
-                let origin = RuleOrigin::File { directory: directory.to_owned(), line: number, pattern };
-                Some(Rule { line: rebased(directory, line)?, origin })
-            })
-            .collect();
+        let rules = (1..).zip(text.split('\n')).filter_map(|(number, line)| {
+            let pattern = trimmed(line).to_owned();
+            let origin = RuleOrigin::File { directory: directory.to_owned(), line: number, pattern };
+            Rule::new(rebased(directory, line)?, line, origin).transpose()
+        });
+        let added = rules.collect::<Result<Vec<_>, _>>()?;
         if added.is_empty() {
             return Ok(());
         }
@@ -129,32 +133,39 @@ impl IgnoreRules {
             ::ignore::Match::Ignore(glob) | ::ignore::Match::Whitelist(glob) => glob.original(),
         };
         let mut rules = self.parameters.iter().rev().chain(self.files.iter().rev());
-        let rule = rules.find(|rule| rule.line == original || rule.line.trim_end() == original)?;
+        let rule = rules.find(|rule| rule.matched == original)?;
         Some(Decision { is_ignored, at, origin: rule.origin.clone() })
+    }
+}
+
+impl Rule {
+    /// A rule from its line relative to the root; `written` is what the user wrote. None when it says nothing.
+    fn new(line: String, written: &str, origin: RuleOrigin) -> Result<Option<Self>, PatternError> {
+        match matcher_line(&line) {
+            Ok(matched) => Ok(matched.map(|matched| Self { line, matched, origin })),
+            Err(why) => Err(PatternError { pattern: trimmed(written).to_owned(), why: why.to_owned() }),
+        }
     }
 }
 
 fn compile<'a>(rules: impl Iterator<Item = &'a Rule>) -> Result<Gitignore, PatternError> {
     let mut builder = GitignoreBuilder::new("");
-    for Rule { line, .. } in rules {
-        builder.add_line(None, line).map_err(|error| PatternError { pattern: line.clone(), why: error.to_string() })?;
+    for Rule { line, matched, .. } in rules {
+        let added = builder.add_line(None, matched);
+        added.map_err(|error| PatternError { pattern: line.clone(), why: error.to_string() })?;
     }
     builder.build().map_err(|error| PatternError { pattern: String::new(), why: error.to_string() })
 }
 
-/// A line of the ignore file in `directory` as a line relative to the root; none for comments and blank lines.
+/// A line of the ignore file in `directory` as a line relative to the root; none when it says nothing.
 fn rebased(directory: &str, line: &str) -> Option<String> {
-    let line = if line.ends_with("\\ ") { line } else { line.trim_end() };
-    if line.is_empty() || line.starts_with('#') {
-        return None;
-    }
+    let (takes_in, pattern) = stated(line)?;
     if directory.is_empty() {
-        return Some(line.to_owned());
+        return Some(trimmed(line).to_owned());
     }
-    let (negation, pattern) = line.strip_prefix('!').map_or(("", line), |rest| ("!", rest));
-    let is_anchored = pattern.trim_end_matches('/').contains('/');
+    let negation = if takes_in { "!" } else { "" };
+    let depth = if is_anchored(pattern) { "" } else { "**/" };
     let pattern = pattern.strip_prefix('/').unwrap_or(pattern);
-    let depth = if is_anchored { "" } else { "**/" };
     Some(format!("{negation}/{}/{depth}{pattern}", escaped(directory)))
 }
 
@@ -249,7 +260,8 @@ mod tests {
 
     #[test]
     fn a_bad_pattern_is_named() {
-        let error = IgnoreRules::new(&["a{b".to_owned()]).unwrap_err();
-        assert_eq!(error.pattern, "a{b");
+        let error = IgnoreRules::new(&["a[b ".to_owned()]).unwrap_err();
+        assert_eq!(error.pattern, "a[b");
+        assert!(error.to_string().contains("a `[` has no `]`"), "{error}");
     }
 }

@@ -17,6 +17,8 @@ const RECORD: usize = 5 * 8 + 2 * 4 + 32;
 /// A file changed so shortly before it was hashed may change again without a new time: clocks of file systems tick
 /// every few milliseconds, on some every two seconds.
 const RACY_SECONDS: i64 = 2;
+/// No kernel's clock for files is coarser than this in nanoseconds, where a file system keeps what the clock says.
+const TICK_NANOS: i64 = 100_000_000;
 
 /// What content is remembered by. All five must be equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,6 +75,23 @@ impl Index {
         let fresh = |time: Time| (time.secs..=time.secs.saturating_add(RACY_SECONDS)).contains(&scanned_at);
         let from_the_future = status.ctime.secs > scanned_at;
         if !from_the_future && !fresh(status.mtime) && !fresh(status.ctime) {
+            self.digests.insert(status.key(), digest);
+        }
+    }
+
+    /// Goes on remembering what another index knew.
+    pub fn keep(&mut self, status: &Status, digest: Digest) {
+        self.digests.insert(status.key(), digest);
+    }
+
+    /// Remembers the digest of a file that this process has just written and whose time of modification it has set back
+    /// to that of the source: whoever writes to it later leaves another one, unless both are of the same tick of the
+    /// clock. `now` is taken after the file was written.
+    pub fn remember_made(&mut self, status: &Status, digest: Digest, now: Time) {
+        // Whole seconds are the mark of a file system that has no finer times.
+        let tick = if status.mtime.nanos == 0 { RACY_SECONDS * 1_000_000_000 } else { TICK_NANOS };
+        let nanos = |time: Time| i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
+        if nanos(now) - nanos(status.mtime) > i128::from(tick) {
             self.digests.insert(status.key(), digest);
         }
     }
@@ -143,10 +162,15 @@ fn next_number() -> u64 {
     NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
+/// The time now.
+pub fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time { secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX), nanos: since.subsec_nanos() }
+}
+
 /// Seconds since 1970 now; before a scan begins.
 pub fn unix_now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    now().secs
 }
 
 #[cfg(test)]
@@ -213,6 +237,15 @@ mod tests {
             let mut index = Index::default();
             index.remember(&status(1, changed), Digest::of(b"x"), scanned);
             assert_eq!(!index.is_empty(), trusted, "changed at {changed}, scanned at {scanned}");
+        }
+        for (modified, now, nanos, trusted) in
+            [(100, 100, 7, false), (99, 100, 7, true), (99, 100, 0, false), (97, 100, 0, true), (101, 100, 7, false)]
+        {
+            let mut index = Index::default();
+            let mtime = Time { secs: modified, nanos };
+            let made = Status { mtime, ctime: Time { secs: now, nanos: 7 }, ..status(1, 100) };
+            index.remember_made(&made, Digest::of(b"x"), Time { secs: now, nanos: 8 });
+            assert_eq!(!index.is_empty(), trusted, "made at {now}, modified at {modified}.{nanos}");
         }
         let mut index = Index::default();
         let old_content_new_name = Status { ctime: Time { secs: 500, nanos: 0 }, ..status(1, 100) };

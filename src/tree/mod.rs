@@ -35,6 +35,8 @@ mod index;
 #[cfg(any(feature = "control", feature = "helper"))]
 mod look;
 #[cfg(any(feature = "control", feature = "helper"))]
+mod pattern;
+#[cfg(any(feature = "control", feature = "helper"))]
 mod root;
 #[cfg(any(feature = "control", feature = "helper"))]
 mod source;
@@ -62,7 +64,7 @@ pub use hash::{HashError, Hashed, hash_files};
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use ignore::{Decision, IGNORE_FILE, IgnoreRules, PatternError, RuleOrigin};
 #[cfg(any(feature = "control", feature = "helper"))]
-pub use index::{Index, IndexKey, replace_file, unix_now};
+pub use index::{Index, IndexKey, now, replace_file, unix_now};
 pub use literal::LiteralDecoder;
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use look::look_at;
@@ -70,7 +72,7 @@ pub use manifest::{Entry, EntryKind, MAX_MANIFEST, Manifest, ManifestError, Time
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use names::further_names;
 pub use patch::ManifestPatch;
-pub use path::{PathError, RelPath, is_temporary, printable};
+pub use path::{PathError, RelPath, is_temporary, printable, shown};
 #[cfg(any(feature = "control", feature = "helper"))]
 pub use root::{Root, Status, status_at};
 #[cfg(any(feature = "control", feature = "helper"))]

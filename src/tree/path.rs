@@ -150,6 +150,11 @@ pub fn printable(bytes: &[u8]) -> String {
     }
 }
 
+/// A path as one line for people, likewise.
+pub fn shown(path: &Path) -> String {
+    printable(path.as_os_str().as_bytes())
+}
+
 /// Whether a name is one that we give to files and directories that are not finished yet:
 /// `.ovs-cuisine.<16 hexadecimal digits>.tmp`. No tree contains such a name; what a killed run left behind is swept.
 pub fn is_temporary(name: &[u8]) -> bool {

@@ -12,7 +12,7 @@ use rustix::fs::fstat;
 use super::{
     Digest, Entry, EntryKind, Extra, HashError, Hashed, IgnoreRules, Index, Manifest, ManifestError, Node, NodeKind,
     PatternError, RelPath, Root, Status, TreeSummary, WalkError, further_names, hash::in_parallel, hash_files,
-    index::unix_now, walk, walk_at, xattrs_at,
+    index::unix_now, shown, status_at, walk, walk_at, xattrs_at,
 };
 
 /// More threads than this gain nothing when attributes are read.
@@ -34,7 +34,7 @@ pub struct SourceTree {
 #[derive(Debug, thiserror::Error)]
 pub enum ScanError {
     /// The source is missing or cannot be opened.
-    #[error("cannot open source tree `{path}`", path = path.display())]
+    #[error("cannot open source tree `{path}`", path = shown(path))]
     Open {
         /// Which.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum ScanError {
         source: io::Error,
     },
     /// The source is not a directory.
-    #[error("source tree `{path}` is not a directory", path = path.display())]
+    #[error("source tree `{path}` is not a directory", path = shown(path))]
     NotADirectory {
         /// Which.
         path: PathBuf,
@@ -55,7 +55,7 @@ pub enum ScanError {
     #[error(transparent)]
     Walk(#[from] WalkError),
     /// A file or its attributes cannot be read, or it changes all the time.
-    #[error("cannot read `{path}`", path = path.display())]
+    #[error("cannot read `{path}`", path = shown(path))]
     File {
         /// Which.
         path: PathBuf,
@@ -64,7 +64,7 @@ pub enum ScanError {
         source: HashError,
     },
     /// A socket, pipe or device.
-    #[error("`{path}` is {what}, which cannot be synced", path = path.display())]
+    #[error("`{path}` is {what}, which cannot be synced", path = shown(path))]
     Special {
         /// Which.
         path: PathBuf,
@@ -72,7 +72,7 @@ pub enum ScanError {
         what: &'static str,
     },
     /// Too many entries, or a combination that is no tree.
-    #[error("cannot describe source tree `{path}`", path = path.display())]
+    #[error("cannot describe source tree `{path}`", path = shown(path))]
     Manifest {
         /// Root of the tree.
         path: PathBuf,
@@ -81,7 +81,7 @@ pub enum ScanError {
         source: ManifestError,
     },
     /// Another directory took the source's place during the scan.
-    #[error("source tree `{path}` was replaced while it was read", path = path.display())]
+    #[error("source tree `{path}` was replaced while it was read", path = shown(path))]
     Replaced {
         /// Which.
         path: PathBuf,
@@ -100,8 +100,26 @@ impl ScanError {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 Some(format!("leave it out with a pattern in .cuisineignore: {name}"))
             }
-            Self::Replaced { .. } | Self::File { source: HashError::Changing, .. } => {
+            Self::Replaced { .. }
+            | Self::Walk(WalkError::Changed { .. })
+            | Self::File { source: HashError::Changing, .. } => {
                 Some("run again when the build has finished".to_owned())
+            }
+            Self::Open { source, .. }
+            | Self::File { source: HashError::Read(source), .. }
+            | Self::Walk(WalkError::Read { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Some("run as its owner, make it readable, or leave it out with a pattern in .cuisineignore".to_owned())
+            }
+            Self::Walk(WalkError::Path { .. }) => {
+                Some("shorten the names, or leave it out with a pattern in .cuisineignore".to_owned())
+            }
+            Self::Pattern(_) | Self::Walk(WalkError::Pattern { .. }) => {
+                Some("correct the pattern; a backslash before a sign takes its meaning away".to_owned())
+            }
+            Self::Walk(WalkError::IgnoreFile { .. }) => {
+                Some("save it as UTF-8, in a directory named in UTF-8".to_owned())
             }
             _ => None,
         }
@@ -125,7 +143,8 @@ impl SourceTree {
 
     fn scan_all(root: &Path, ignore: &[String], index: Option<&Path>, xattrs: bool) -> Result<Self, ScanError> {
         let opened = open(root)?;
-        let before = identity(root)?;
+        let open_error = |source| ScanError::Open { path: root.to_path_buf(), source };
+        let status = opened.status().map_err(open_error)?;
         let scanned_at = unix_now();
         let mut rules = IgnoreRules::new(ignore)?;
         let found = walk(&opened, &mut rules, true)?;
@@ -135,16 +154,21 @@ impl SourceTree {
         if xattrs {
             add_xattrs(&opened, &mut entries)?;
         }
-        if identity(root)? != before {
+        if identity(root)? != (status.dev, status.ino) {
             return Err(ScanError::Replaced { path: root.to_path_buf() });
+        }
+        // Half-written rules would have hosts lose what they are to keep.
+        for (path, key) in &found.rule_files {
+            let now = opened.open_directory(path.parent()).and_then(|directory| status_at(directory, path.name()));
+            if now.map(|status| status.key()).ok() != Some(*key) {
+                return Err(WalkError::Changed { path: opened.path_of(path.as_bytes()) }.into());
+            }
         }
         if let Some(path) = index.filter(|_| fresh != known) {
             // Without an index the next scan is slower, nothing else.
             let _ = fresh.save(path);
         }
-        let open_error = |source| ScanError::Open { path: root.to_path_buf(), source };
-        let mode = opened.status().map_err(open_error)?.mode;
-        Self::of(Arc::new(opened), entries, mode, Arc::new(rules), xattrs)
+        Self::of(Arc::new(opened), entries, status.mode, Arc::new(rules), xattrs)
     }
 
     /// The tree as it is now, given that nothing but these paths, and what is below them, has changed since. Costs
@@ -207,7 +231,7 @@ impl SourceTree {
             _ => None,
         });
         let summary = TreeSummary {
-            origin: root.path().display().to_string(),
+            origin: shown(root.path()),
             root: manifest.root(),
             manifest: Digest::of(&encoded),
             manifest_size: encoded.len() as u64,

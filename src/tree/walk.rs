@@ -8,11 +8,14 @@ use std::{
     path::PathBuf,
 };
 
-use rustix::fs::{FileType, RawDir, readlinkat};
+use rustix::{
+    fs::{FileType, RawDir, fstat, readlinkat},
+    io::Errno,
+};
 
 use super::{
-    IGNORE_FILE, IgnoreRules, PathError, PatternError, RelPath, Root, Status, hash::in_parallel, is_temporary,
-    printable, root::status_at,
+    IGNORE_FILE, IgnoreRules, PathError, PatternError, RelPath, Root, Status, hash::in_parallel, index::IndexKey,
+    is_temporary, printable, root::status_at, shown,
 };
 
 /// Longest ignore file in bytes.
@@ -57,6 +60,8 @@ pub struct Walk {
     pub leftovers: Vec<RelPath>,
     /// Directories that hold something ignored, at any depth: they cannot be removed.
     pub holding_ignored: HashSet<RelPath>,
+    /// The ignore files whose rules hold, as they were when they were read.
+    pub(super) rule_files: Vec<(RelPath, IndexKey)>,
     /// Whether an ignore file ended the walk.
     met_ignore_file: bool,
 }
@@ -65,7 +70,7 @@ pub struct Walk {
 #[derive(Debug, thiserror::Error)]
 pub enum WalkError {
     /// A directory cannot be listed, or an entry's attributes cannot be read.
-    #[error("cannot read `{path}`", path = path.display())]
+    #[error("cannot read `{path}`", path = shown(path))]
     Read {
         /// Which.
         path: PathBuf,
@@ -74,7 +79,7 @@ pub enum WalkError {
         source: io::Error,
     },
     /// A path is too long for any host.
-    #[error("`{name}` in `{directory}` cannot be part of a tree", directory = directory.display())]
+    #[error("`{name}` in `{directory}` cannot be part of a tree", directory = shown(directory))]
     Path {
         /// The directory that holds it.
         directory: PathBuf,
@@ -84,14 +89,20 @@ pub enum WalkError {
         #[source]
         source: PathError,
     },
+    /// Something else took an entry's place while it was read.
+    #[error("`{path}` changed while it was read", path = shown(path))]
+    Changed {
+        /// Which.
+        path: PathBuf,
+    },
     /// An ignore file is not UTF-8, lies in a directory whose name is not, or is longer than 1 MiB.
-    #[error("`{path}` is not UTF-8 text of at most 1 MiB", path = path.display())]
+    #[error("`{path}` is not UTF-8 text of at most 1 MiB", path = shown(path))]
     IgnoreFile {
         /// Which.
         path: PathBuf,
     },
     /// An ignore file holds something that is no pattern.
-    #[error("cannot use `{path}`", path = path.display())]
+    #[error("cannot use `{path}`", path = shown(path))]
     Pattern {
         /// Which file.
         path: PathBuf,
@@ -169,6 +180,7 @@ fn list(
     let fd = match root.open_directory(directory) {
         Ok(fd) => fd,
         Err(error) if is_vanished(&error) && !directory.is_empty() => return Ok(Listing::Vanished),
+        Err(error) if is_link(&error) => return Err(WalkError::Changed { path: root.path_of(directory) }),
         Err(error) => return Err(read_error(error)),
     };
     if files != IgnoreFiles::Plain && status_at(&fd, IGNORE_FILE.as_bytes()).is_ok() {
@@ -177,7 +189,12 @@ fn list(
     let mut listed = Walk::default();
     let mut entries = RawDir::new(&fd, buffer);
     while let Some(entry) = entries.next() {
-        let entry = entry.map_err(|error| read_error(error.into()))?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            // It was removed after it had been opened.
+            Err(Errno::NOENT) if !directory.is_empty() => return Ok(Listing::Vanished),
+            Err(error) => return Err(read_error(error.into())),
+        };
         let name = entry.file_name().to_bytes();
         if matches!(name, b"." | b"..") {
             continue;
@@ -224,9 +241,7 @@ impl Walk {
                     }
                     Listing::HasRules => {
                         let mut buffer = vec![MaybeUninit::uninit(); ENTRIES_BUFFER];
-                        let read_error = |source| WalkError::Read { path: root.path_of(directory), source };
-                        let fd = root.open_directory(directory).map_err(read_error)?;
-                        read_rules(root, &fd, directory, rules)?;
+                        self.rule_files.extend(read_rules(root, directory, rules)?);
                         match list(root, directory, rules, IgnoreFiles::Plain, &mut buffer)? {
                             Listing::Done(listed) => self.take_in(listed, &mut next),
                             _ => self.nodes.retain(|node| node.path.as_bytes() != directory),
@@ -276,7 +291,8 @@ impl Walk {
             FileType::Directory => NodeKind::Dir,
             FileType::Symlink => match readlinkat(directory.as_fd(), path.name(), Vec::new()) {
                 Ok(target) => NodeKind::Symlink(target.into_bytes()),
-                Err(error) if is_vanished(&error.into()) => return Ok(None),
+                Err(Errno::NOENT) => return Ok(None),
+                Err(Errno::INVAL) => return Err(WalkError::Changed { path: root.path_of(path.as_bytes()) }),
                 Err(error) => return Err(read_error(error.into())),
             },
             FileType::Socket => NodeKind::Special("a socket"),
@@ -304,18 +320,18 @@ fn is_vanished(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
+/// Whether a link is where a directory was listed.
+fn is_link(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+}
+
 /// The rules that decide about one path below `root`: the parameters, and the ignore files of all directories above
 /// the path.
 pub fn rules_above(root: &Root, path: &RelPath, parameters: &[String]) -> Result<IgnoreRules, RulesError> {
     let mut rules = IgnoreRules::new(parameters)?;
     let above = path.ancestors().map(|directory| directory.as_bytes().to_vec());
     for directory in std::iter::once(Vec::new()).chain(above) {
-        match root.open_directory(&directory) {
-            Ok(fd) => read_rules(root, &fd, &directory, &mut rules)?,
-            // What is not there has no rules either.
-            Err(error) if is_vanished(&error) => break,
-            Err(source) => return Err(WalkError::Read { path: root.path_of(&directory), source }.into()),
-        }
+        read_rules(root, &directory, &mut rules)?;
     }
     Ok(rules)
 }
@@ -331,23 +347,33 @@ pub enum RulesError {
     Walk(#[from] WalkError),
 }
 
-fn read_rules(root: &Root, fd: &OwnedFd, directory: &[u8], rules: &mut IgnoreRules) -> Result<(), WalkError> {
-    let name = IGNORE_FILE.as_bytes();
+/// Adds the rules of a directory's ignore file; gives the file as it was. None when there is none.
+fn read_rules(
+    root: &Root,
+    directory: &[u8],
+    rules: &mut IgnoreRules,
+) -> Result<Option<(RelPath, IndexKey)>, WalkError> {
     let path = || root.path_of(directory).join(IGNORE_FILE);
-    match status_at(fd, name) {
-        Ok(status) if status.file_type == FileType::RegularFile => {}
-        // A link is not followed: it could lead out of the tree.
-        _ => return Ok(()),
-    }
-    let relative = RelPath::join(directory, name).map_err(|_| WalkError::IgnoreFile { path: path() })?;
+    let relative =
+        RelPath::join(directory, IGNORE_FILE.as_bytes()).map_err(|_| WalkError::IgnoreFile { path: path() })?;
     let read_error = |source| WalkError::Read { path: path(), source };
-    let file = std::fs::File::from(root.open_file(relative.as_bytes()).map_err(read_error)?);
+    let file = match root.open_file(relative.as_bytes()) {
+        Ok(file) => std::fs::File::from(file),
+        // A link is not followed: it could lead out of the tree. What is not there has no rules.
+        Err(error) if is_vanished(&error) || is_link(&error) => return Ok(None),
+        Err(error) => return Err(read_error(error)),
+    };
+    let status = Status::from(fstat(&file).map_err(|error| read_error(error.into()))?);
+    if status.file_type != FileType::RegularFile {
+        return Ok(None);
+    }
     let mut bytes = Vec::new();
     file.take(MAX_IGNORE_FILE + 1).read_to_end(&mut bytes).map_err(read_error)?;
     let text = String::from_utf8(bytes).ok().filter(|text| text.len() as u64 <= MAX_IGNORE_FILE);
     match (str::from_utf8(directory), text) {
         (Ok(directory), Some(text)) => {
-            rules.add_file(directory, &text).map_err(|source| WalkError::Pattern { path: path(), source })
+            rules.add_file(directory, &text).map_err(|source| WalkError::Pattern { path: path(), source })?;
+            Ok(Some((relative, status.key())))
         }
         _ => Err(WalkError::IgnoreFile { path: path() }),
     }

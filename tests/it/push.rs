@@ -1,6 +1,8 @@
 //! `push` and `push --watch` of the real program against real containers, and `sync explain`.
 
+mod cut;
 mod edits;
+mod refusals;
 mod rollback;
 mod transfer;
 mod watch;

@@ -95,7 +95,7 @@ fn from_helper() -> Vec<FromHelper> {
         files: 2,
         bytes: 3,
         ignore: vec!["*.o".to_owned()],
-        xattrs: true,
+        xattrs: false,
     };
     let kind = OfferKind::Directory { mtime: Time { secs: -1, nanos: 1 } };
     let offer = Offer { kind, tree, skipped: vec!["`/x`: a socket".to_owned()], skipped_count: 1 };

@@ -55,6 +55,16 @@ pub(super) fn places(plan: &Plan) -> HashMap<StepId, (String, Digest)> {
     trees.collect()
 }
 
+/// The manifests of all trees of a plan: lists, which nobody counts as content.
+pub(super) fn manifests(plan: &Plan) -> HashSet<Digest> {
+    let lists = plan.steps.iter().filter_map(|step| match &step.op {
+        Op::Sync(sync) => Some(sync.tree.manifest),
+        Op::Put(put) => Some(put.tree.manifest),
+        _ => None,
+    });
+    lists.collect()
+}
+
 /// The manifests of the trees that were pushed last, and the guesses already made with them.
 #[derive(Debug, Default)]
 pub(super) struct Manifests {

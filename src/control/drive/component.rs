@@ -117,6 +117,7 @@ async fn evaluate(crew: &Arc<Crew>, component: &Arc<Component>, host: &HostName)
         Ok(mut evaluation) => {
             if crew.is_push() {
                 evaluation.plan = pushed_part(evaluation.plan, crew.is_rollback());
+                crew.spare(&mut evaluation.plan);
                 crew.pushed.planned(&evaluation.plan);
             }
             Evaluated::Ready(session, Box::new(evaluation))

@@ -82,11 +82,12 @@ pub(super) struct Eye {
     is_blind: bool,
 }
 
-/// A directory that is watched, by the inode that it had when the watch was set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A tree that is watched: the inode that it had and the rules that held when the watches were set.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Followed {
     dev: u64,
     ino: u64,
+    ignore: Vec<String>,
 }
 
 /// What the thread of the watcher and the run share.
@@ -100,6 +101,8 @@ struct Seen {
     touched: Mutex<Touched>,
     /// Directories that came: what was made in them before they were watched gave no event.
     fresh: Mutex<Touched>,
+    /// Directories that came and are not watched yet.
+    unwatched: Mutex<Touched>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -121,44 +124,71 @@ impl Eye {
             if let Ok(ignore) = IgnoreRules::new(&tree.ignore) {
                 rules.push((real.clone(), ignore));
             }
-            wanted.insert(real, Followed { dev: status.dev(), ino: status.ino() });
+            wanted.insert(real, Followed { dev: status.dev(), ino: status.ino(), ignore: tree.ignore.clone() });
         }
         *lock(&self.seen.rules) = rules;
         if wanted != self.followed && !self.is_blind {
             self.watch(&wanted);
         }
         self.followed = wanted;
+        self.catch_up();
         std::mem::take(&mut *lock(&self.seen.warnings))
     }
 
+    /// Watches all directories of these trees that are not ignored, and nothing else.
     fn watch(&mut self, wanted: &HashMap<PathBuf, Followed>) {
-        let gone: Vec<&PathBuf> = self
-            .followed
-            .iter()
-            .filter(|(path, followed)| wanted.get(*path) != Some(followed))
-            .map(|(p, _)| p)
-            .collect();
-        if self.watcher.is_none() {
-            let seen = Arc::clone(&self.seen);
-            match notify::recommended_watcher(move |event| seen.take(event)) {
-                Ok(watcher) => self.watcher = Some(watcher),
-                Err(error) => return self.go_blind(&error),
-            }
+        let seen = Arc::clone(&self.seen);
+        // With the watcher before, all its watches go.
+        self.watcher = None;
+        match notify::recommended_watcher(move |event| seen.take(event)) {
+            Ok(watcher) => self.watcher = Some(watcher),
+            Err(error) => return self.go_blind(&error),
         }
-        let Some(watcher) = &mut self.watcher else { return };
-        for path in gone {
-            // The directory may be gone, and its watch with it.
-            let _ = watcher.unwatch(path);
-        }
-        let fresh = wanted.iter().filter(|(path, followed)| self.followed.get(*path) != Some(followed));
-        let failed = fresh.map(|(path, _)| watcher.watch(path, RecursiveMode::Recursive)).find_map(Result::err);
-        match failed {
-            // It vanished meanwhile; a look finds it again.
-            Some(error) if matches!(error.kind, ErrorKind::PathNotFound | ErrorKind::WatchNotFound) => {}
-            Some(error) => self.go_blind(&error),
+        // All of them are watched from here on.
+        *lock(&self.seen.unwatched) = Touched::default();
+        if wanted.keys().all(|root| self.watch_below(root)) {
             // What happened before the watch was set gave no event.
-            None => self.seen.note_everything(),
+            self.seen.note_everything();
         }
+    }
+
+    /// Watches directories that came since; what was made in them before gave no event, so they count as changed.
+    /// Best right before a look, which then sees all that gave no event.
+    pub(super) fn catch_up(&mut self) {
+        if self.is_blind {
+            return;
+        }
+        let fresh = std::mem::take(&mut *lock(&self.seen.unwatched));
+        let directories: Vec<PathBuf> = match &fresh {
+            Touched::Everything => self.followed.keys().cloned().collect(),
+            Touched::Paths(paths) => paths.iter().filter(|path| path.is_dir()).cloned().collect(),
+        };
+        if !directories.is_empty() && directories.iter().all(|directory| self.watch_below(directory)) {
+            lock(&self.seen.touched).join(fresh);
+            self.seen.note();
+        }
+    }
+
+    /// Watches a directory and all below it that is not ignored; false when the system has no more watches.
+    fn watch_below(&mut self, start: &Path) -> bool {
+        let mut waiting = vec![start.to_path_buf()];
+        while let Some(directory) = waiting.pop() {
+            let Some(watcher) = &mut self.watcher else { return false };
+            match watcher.watch(&directory, RecursiveMode::NonRecursive) {
+                Ok(()) => {}
+                // It vanished meanwhile; a look finds it again.
+                Err(error) if is_vanished(&error) => continue,
+                Err(error) => {
+                    self.go_blind(&error);
+                    return false;
+                }
+            }
+            // Listed after it is watched: what comes later gives an event. What cannot be listed, the scan refuses.
+            let entries = fs_err::read_dir(&directory).into_iter().flatten().flatten();
+            let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+            waiting.extend(directories.map(|entry| entry.path()).filter(|path| !self.seen.is_ignored(path)));
+        }
+        true
     }
 
     fn go_blind(&mut self, error: &notify::Error) {
@@ -218,6 +248,8 @@ impl Seen {
                             everything is compared again";
                 lock(&self.warnings).push(text.to_owned());
                 lock(&self.writing).clear();
+                // Directories may have come of which nothing was said.
+                *lock(&self.unwatched) = Touched::Everything;
                 return self.note_everything();
             }
             Ok(event) => event,
@@ -241,6 +273,7 @@ impl Seen {
             lock(&self.touched).add(path);
             if comes && path.is_dir() {
                 lock(&self.fresh).add(path);
+                lock(&self.unwatched).add(path);
             }
             match event.kind {
                 EventKind::Modify(ModifyKind::Data(_)) => remember(&mut writing, path),
@@ -255,18 +288,20 @@ impl Seen {
         self.note();
     }
 
-    /// Whether no look is needed for a change of this path.
+    /// Whether no look is needed for a change of this path: every tree that it is in ignores it.
     fn is_ignored(&self, path: &Path) -> bool {
         use std::os::unix::ffi::OsStrExt;
-        lock(&self.rules).iter().filter_map(|(root, rules)| Some((path.strip_prefix(root).ok()?, rules))).any(
-            |(relative, rules)| match RelPath::new(relative.as_os_str().as_bytes()) {
+        let rules = lock(&self.rules);
+        let mut trees =
+            rules.iter().filter_map(|(root, rules)| Some((path.strip_prefix(root).ok()?, rules))).peekable();
+        trees.peek().is_some()
+            && trees.all(|(relative, rules)| match RelPath::new(relative.as_os_str().as_bytes()) {
                 Ok(relative) => {
                     is_temporary(relative.name())
                         || rules.decision(&relative, path.is_dir()).is_some_and(|d| d.is_ignored)
                 }
                 Err(_) => false,
-            },
-        )
+            })
     }
 }
 
@@ -278,6 +313,14 @@ fn remember(writing: &mut HashMap<PathBuf, Instant>, path: &Path) {
 
 fn names_of(path: &Path) -> u64 {
     fs_err::symlink_metadata(path).map_or(0, |status| status.nlink())
+}
+
+fn is_vanished(error: &notify::Error) -> bool {
+    match &error.kind {
+        ErrorKind::PathNotFound | ErrorKind::WatchNotFound => true,
+        ErrorKind::Io(error) => error.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
 }
 
 fn explained(error: &notify::Error) -> String {

@@ -22,7 +22,7 @@ use crate::{
         event::{ChangeSet, RunEvent, Status},
         inventory::Component,
     },
-    plan::{Action, ComponentName, Detail, Diff, HostName, Op, Outcome, Plan, Step, StepId},
+    plan::{Action, ComponentName, Detail, Diff, HostName, MaxDelete, Op, Outcome, Plan, Step, StepId},
     tree::Care,
     wire::Mode,
 };
@@ -194,6 +194,18 @@ impl Crew {
         Ok(())
     }
 
+    /// Takes the right to delete from syncs of a source that is another directory than before: what it lacks may only
+    /// be on its way. Nothing is taken in a first push, which knows of no other directory.
+    pub(super) fn spare(&self, plan: &mut Plan) {
+        for step in &mut plan.steps {
+            if let Op::Sync(sync) = &mut step.op
+                && self.sources.is_replaced(sync.tree.manifest)
+            {
+                sync.delete = MaxDelete::Never;
+            }
+        }
+    }
+
     /// Whether hosts go back to the release before.
     pub(super) fn is_rollback(&self) -> bool {
         matches!(self.scope, Scope::Push { rollback: true, .. })
@@ -222,7 +234,7 @@ impl Crew {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{MaxDelete, Secret, Source};
+    use crate::plan::{Secret, Source};
 
     fn step(id: u32, op: Op, only_if_changed: &[u32]) -> Step {
         Step {

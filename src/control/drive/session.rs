@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     HostError,
-    ahead::{HostMemory, places},
+    ahead::{HostMemory, manifests, places},
     meter::{Meter, Said},
     sources::Sources,
 };
@@ -27,7 +27,7 @@ use crate::{
         event::Transfer,
         link::{HelperProgram, HelperReceiver, HelperSender, Link, Stream, Target},
     },
-    plan::{Answer, Facts, Offer, Op, OpFailure, Outcome, Plan, Question, StepId, Tally},
+    plan::{Answer, Facts, Offer, OpFailure, Outcome, Plan, Question, StepId, Tally},
     tree::{Care, Demand, Digest, Supply},
     wire::{FromHelper, Mode, NearHello, PROTOCOL, StepEvent, StepReport, ToHelper},
 };
@@ -143,6 +143,11 @@ impl HostSession {
         })
     }
 
+    /// What has travelled to the host so far.
+    pub(super) fn transfer(&self) -> Transfer {
+        self.meter.total()
+    }
+
     /// What the host is.
     pub fn facts(&self) -> &Arc<Facts> {
         &self.facts
@@ -167,11 +172,6 @@ impl HostSession {
     pub fn messages(&self) -> u64 {
         let traffic = self.sender.traffic();
         traffic.sent_messages + traffic.received_messages
-    }
-
-    /// What content the host got so far.
-    pub(super) fn transferred(&self) -> Transfer {
-        self.meter.total()
     }
 
     /// A stream to a port that the host can reach.
@@ -209,7 +209,7 @@ impl HostSession {
         let guard = RequestGuard { session: self, request };
         let _metered = PlanGuard(&self.meter);
         let places = places(&plan);
-        let lists = lists(&plan);
+        let lists = manifests(&plan);
         let plan = if places.is_empty() { plan } else { self.send_ahead(request, mode, care, plan, sources).await? };
         self.sender.send(&ToHelper::Plan { request, mode, plan }).await?;
         let mut supplying: Option<JoinHandle<()>> = None;
@@ -367,16 +367,6 @@ impl Drop for RequestGuard<'_> {
     fn drop(&mut self) {
         self.session.unregister(self.request);
     }
-}
-
-/// The lists of a plan's trees (manifests), by digest.
-fn lists(plan: &Plan) -> HashSet<Digest> {
-    let lists = plan.steps.iter().filter_map(|step| match &step.op {
-        Op::Sync(sync) => Some(sync.tree.manifest),
-        Op::Put(put) => Some(put.tree.manifest),
-        _ => None,
-    });
-    lists.collect()
 }
 
 /// Ends what a plan's meter counts, also of a plan that nobody waits for any more.

@@ -13,7 +13,7 @@ use super::{
     usual::{TreeKey, Usual},
 };
 use crate::{
-    control::link::launcher,
+    control::{link::launcher, recipe::Refusal},
     plan::ComponentName,
     tree::{Contents, Demand, Digest, RelPath, ScanError, SourceTree, Supply, TreeSummary, Versions},
 };
@@ -31,6 +31,28 @@ pub(super) struct Sources {
     asked: Mutex<BTreeMap<ComponentName, BTreeSet<TreeKey>>>,
     cache: Option<PathBuf>,
     manifests: Manifests,
+    roots: Mutex<Roots>,
+}
+
+/// Which directories the trees were when they were looked at last.
+#[derive(Debug, Default)]
+struct Roots {
+    /// Device and inode by path.
+    known: HashMap<PathBuf, (u64, u64)>,
+    /// Paths at which the last look found another directory than the one before.
+    replaced: Vec<PathBuf>,
+}
+
+impl Roots {
+    /// Takes note of what a look found, if it found anything.
+    fn note(&mut self, path: &Path, tree: &SourceTree) {
+        let Ok(status) = tree.root().status() else { return };
+        let identity = (status.dev, status.ino);
+        let before = self.known.insert(path.to_path_buf(), identity);
+        if before.is_some_and(|before| before != identity) && !self.replaced.iter().any(|other| other == path) {
+            self.replaced.push(path.to_path_buf());
+        }
+    }
 }
 
 /// A source tree that is watched for changes.
@@ -61,7 +83,7 @@ impl Sources {
     }
 
     /// Scans a source tree, or gives the result of the scan that this run already made.
-    pub(super) fn tree(&self, component: &ComponentName, key: TreeKey) -> Result<TreeSummary, String> {
+    pub(super) fn tree(&self, component: &ComponentName, key: TreeKey) -> Result<TreeSummary, Refusal> {
         lock(&self.asked).entry(component.clone()).or_default().insert(key.clone());
         let foreseen = || lock(&self.foreseen).remove(&key).unwrap_or_default();
         let scanned = Arc::clone(lock(&self.trees).entry(key.clone()).or_insert_with(foreseen));
@@ -70,8 +92,10 @@ impl Sources {
         if let Some(tree) = &*scanned {
             return Ok(tree.summary().clone());
         }
-        let tree = self.scan(&key).map_err(|error| super::error::chain(&error))?;
+        let refusal = |error: ScanError| Refusal { why: super::error::chain(&error), hint: error.hint() };
+        let tree = self.scan(&key).map_err(refusal)?;
         let summary = tree.summary().clone();
+        lock(&self.roots).note(&key.source, &tree);
         self.add(|contents| contents.add_tree(&tree));
         *scanned = Some(tree);
         Ok(summary)
@@ -84,6 +108,7 @@ impl Sources {
         if scanned.is_none()
             && let Ok(tree) = self.scan(key)
         {
+            lock(&self.roots).note(&key.source, &tree);
             self.add(|contents| contents.add_tree(&tree));
             *scanned = Some(tree);
         }
@@ -117,16 +142,31 @@ impl Sources {
 
     fn scan(&self, TreeKey { source, ignore, xattrs }: &TreeKey) -> Result<SourceTree, ScanError> {
         let index = self.index(source);
+        let index = index.as_deref();
         if *xattrs {
-            SourceTree::scan_with_xattrs(source, ignore, index.as_deref())
+            SourceTree::scan_with_xattrs(source, ignore, index)
         } else {
-            SourceTree::scan(source, ignore, index.as_deref())
+            SourceTree::scan(source, ignore, index)
         }
     }
 
     /// The file that remembers what was hashed of a tree, when there is a place for it.
     pub(super) fn index(&self, source: &Path) -> Option<PathBuf> {
         self.cache.as_ref().map(|cache| cache.join("scan").join(SourceTree::index_name(source)))
+    }
+
+    /// The sources whose place another directory had taken when they were looked at last: built anew, or not mounted.
+    pub(super) fn replaced(&self) -> Vec<PathBuf> {
+        lock(&self.roots).replaced.clone()
+    }
+
+    /// Whether this is the manifest of such a source.
+    pub(super) fn is_replaced(&self, manifest: Digest) -> bool {
+        let trees: Vec<(PathBuf, Scanned)> =
+            lock(&self.trees).iter().map(|(key, scanned)| (key.source.clone(), Arc::clone(scanned))).collect();
+        let is_of = |scanned: &Scanned| lock(scanned).as_ref().is_some_and(|tree| tree.summary().manifest == manifest);
+        let replaced = self.replaced();
+        trees.iter().any(|(path, scanned)| replaced.contains(path) && is_of(scanned))
     }
 
     /// Whether a recipe has asked for a tree.
@@ -153,6 +193,7 @@ impl Sources {
         let trees: Vec<(TreeKey, Scanned)> =
             lock(&self.trees).iter().map(|(key, scanned)| (key.clone(), Arc::clone(scanned))).collect();
         let (mut is_other, mut offered) = (false, lock(&self.contents).emptied());
+        lock(&self.roots).replaced.clear();
         for (key, scanned) in trees {
             let mut scanned = lock(&scanned);
             let tree = match (&*scanned, touched.below(&key.source)) {
@@ -161,6 +202,7 @@ impl Sources {
             };
             if let Some(tree) = &tree {
                 offered.add_tree(tree);
+                lock(&self.roots).note(&key.source, tree);
             }
             // Times alone are no change: they are no part of a tree's equality.
             is_other |= match (scanned.as_ref().map(SourceTree::summary), tree.as_ref().map(SourceTree::summary)) {

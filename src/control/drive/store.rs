@@ -21,7 +21,7 @@ use crate::{
         event::{ConfigChange, Problem, RunEvent, Status},
         inventory::{Component, Inventory},
         link::Keyring,
-        recipe::{Library, Scene, StoreSpec, Surroundings},
+        recipe::{Library, Refusal, Scene, StoreSpec, Surroundings},
     },
     plan::{Action, Answer, ComponentName, HostName, LaunchDescription, Question, Secret},
     tree::{Digest, TreeSummary},
@@ -211,8 +211,8 @@ impl Surroundings for StoreSurroundings<'_> {
         Err(NOT_HERE.to_owned())
     }
 
-    fn tree(&self, _: &std::path::Path, _: &[String], _: bool) -> Result<TreeSummary, String> {
-        Err(NOT_HERE.to_owned())
+    fn tree(&self, _: &std::path::Path, _: &[String], _: bool) -> Result<TreeSummary, Refusal> {
+        Err(NOT_HERE.to_owned().into())
     }
 
     fn blob(&self, _: &std::path::Path) -> Result<(Digest, u64), String> {

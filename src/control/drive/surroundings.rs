@@ -12,7 +12,10 @@ use tokio::runtime::Handle;
 
 use super::{HostSession, error::chain, sources::Sources, store::LinkMaker, usual::TreeKey};
 use crate::{
-    control::{link::Keyring, recipe::Surroundings},
+    control::{
+        link::Keyring,
+        recipe::{Refusal, Surroundings},
+    },
     plan::{Answer, ComponentName, Question, Secret},
     tree::{Digest, TreeSummary},
 };
@@ -43,7 +46,7 @@ impl Surroundings for HostSurroundings {
         answers.into_iter().next().ok_or_else(|| "the host gave no answer".to_owned())
     }
 
-    fn tree(&self, source: &Path, ignore: &[String], xattrs: bool) -> Result<TreeSummary, String> {
+    fn tree(&self, source: &Path, ignore: &[String], xattrs: bool) -> Result<TreeSummary, Refusal> {
         let key = TreeKey { source: source.to_owned(), ignore: ignore.to_owned(), xattrs };
         self.sources.tree(&self.component, key)
     }

@@ -98,7 +98,10 @@ impl Crew {
             match self.next_turn(&eye, &duty, &hosts).await {
                 Turn::Over => return,
                 Turn::Hosts => self.reach_for(&hosts, &mut duty).await,
-                Turn::Look { since, is_due } => self.look(component, &hosts, &eye, &mut duty, (since, is_due)).await,
+                Turn::Look { since, is_due } => {
+                    eye.catch_up();
+                    self.look(component, &hosts, &eye, &mut duty, (since, is_due)).await;
+                }
             }
         }
     }
@@ -180,8 +183,17 @@ impl Crew {
             let follows = !is_whole && !duty.is_owed;
             self.follows.store(follows, Ordering::Relaxed);
             duty.is_unproven = follows;
+            let replaced = self.sources.replaced();
+            for source in &replaced {
+                let text = format!(
+                    "source tree `{}` is another directory now: nothing is deleted this time",
+                    source.display()
+                );
+                self.events.send(RunEvent::Warning { host: None, text }).await;
+            }
             let status = self.push_round(component, since).await;
-            duty.is_owed = status >= Status::NotAttempted;
+            // What was not deleted this time goes with the next look that finds the same directory.
+            duty.is_owed = status >= Status::NotAttempted || !replaced.is_empty();
             duty.is_announced &= !is_other && status == Status::Unchanged;
             if duty.is_owed {
                 duty.look_at = Instant::now() + duty.retry_after;

@@ -2,6 +2,7 @@
 
 use std::{error::Error, fmt, io};
 
+use super::Refusal;
 use crate::plan::Source;
 
 /// Longest traceback that is shown. A runaway recursion has hundreds of frames that say nothing new.
@@ -210,6 +211,18 @@ impl Fault {
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+}
+
+impl From<String> for Fault {
+    fn from(why: String) -> Self {
+        Self::evaluation(why)
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(Refusal { why, hint }: Refusal) -> Self {
+        Self { hint, ..Self::evaluation(why) }
     }
 }
 

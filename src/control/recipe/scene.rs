@@ -19,7 +19,7 @@ pub trait Surroundings: Sync {
     fn ask(&self, question: Question) -> Result<Answer, String>;
 
     /// Scans a source tree for `sync()`. `source` is absolute; `ignore` holds gitignore patterns.
-    fn tree(&self, source: &Path, ignore: &[String], xattrs: bool) -> Result<TreeSummary, String>;
+    fn tree(&self, source: &Path, ignore: &[String], xattrs: bool) -> Result<TreeSummary, Refusal>;
 
     /// Makes a local file that is too large to travel inside a plan available by digest; gives its length in bytes.
     fn blob(&self, file: &Path) -> Result<(Digest, u64), String>;
@@ -33,6 +33,21 @@ pub trait Surroundings: Sync {
     /// The etcd link that a service is started with, `etcd://user:password@host:2379/<node>`, where `node` begins
     /// with `/` (see [`LaunchDescription::node`]).
     fn etcd_link(&self, node: &str) -> Result<Secret<String>, String>;
+}
+
+/// Why something outside cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Lower case, names the thing.
+    pub why: String,
+    /// One line that says what to do, when that is known.
+    pub hint: Option<String>,
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self { why, hint: None }
+    }
 }
 
 /// A component in its lab: what stays the same for all of its hosts.

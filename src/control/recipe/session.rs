@@ -213,17 +213,17 @@ impl Session {
     }
 
     /// Asks the surroundings, for a function that may.
-    pub(super) fn ask<R: Send + 'static>(
+    pub(super) fn ask<R: Send + 'static, E: Into<Fault> + Send + 'static>(
         &self,
         function: &str,
-        question: impl FnOnce(&dyn Surroundings) -> Result<R, String> + Send + 'static,
+        question: impl FnOnce(&dyn Surroundings) -> Result<R, E> + Send + 'static,
     ) -> Result<R, Fault> {
         let outside = self.outside.as_ref().ok_or_else(|| self.misplaced(function))?;
         let (reply, answer) = mpsc::sync_channel(1);
         // A reply that nobody waits for is no loss: the evaluation has ended.
         let request: Request = Box::new(move |surroundings| drop(reply.send(question(surroundings))));
         let answer = outside.0.send(request).ok().and_then(|()| answer.recv().ok());
-        answer.ok_or_else(|| Fault::evaluation(format!("`{function}` got no answer")))?.map_err(Fault::evaluation)
+        answer.ok_or_else(|| Fault::evaluation(format!("`{function}` got no answer")))?.map_err(Into::into)
     }
 
     /// The texts of templates, for a function that reads one.

@@ -37,6 +37,8 @@ struct Held {
     digest: Digest,
     manifest: Manifest,
     state: TreeState,
+    /// Files that followed changes made, as they were then.
+    made: HashMap<RelPath, (Status, Digest)>,
 }
 
 /// What must be the same for a directory to be followed.
@@ -91,8 +93,10 @@ impl HeldTrees {
             return None;
         }
         let manifest = patch.apply(&held.manifest).ok().filter(|manifest| manifest.root() == op.tree.root)?;
-        // Names of one file depend on each other, wherever they are.
-        if manifest.hard_links().chain(held.manifest.hard_links()).next().is_some() {
+        // Names of one file depend on each other, wherever they are; and of a tree that becomes empty a comparison of the
+        // whole decides whether everything may go.
+        let has_links = manifest.hard_links().chain(held.manifest.hard_links()).next().is_some();
+        if has_links || manifest.entries().is_empty() {
             return None;
         }
         held.change(op, place, patch, manifest)
@@ -108,6 +112,7 @@ impl HeldTrees {
         for (dest, held) in &*self.lock() {
             let Ok(dest) = dest.parse() else { continue };
             let memory = Memory::of(&dest, Some(state), true);
+            memory.learn(&held.made.values().copied().collect::<Vec<_>>());
             if Digest::of(&memory.manifest()) != held.digest
                 && let Ok(encoded) = held.manifest.encode()
             {
@@ -133,7 +138,7 @@ impl HeldTrees {
             && state.leftovers.is_empty()
             && state.root_hash() == Some(op.tree.root);
         if fits {
-            let held = Held { terms: Terms::of(op, place), digest, manifest, state };
+            let held = Held { terms: Terms::of(op, place), digest, manifest, state, made: HashMap::new() };
             self.lock().insert(op.dest.as_str().to_owned(), held);
         }
     }
@@ -277,6 +282,9 @@ impl Held {
             match (wanted, status_of(root, path)) {
                 (None, Ok(None)) => {}
                 (Some(entry), Ok(Some(status))) if fits(&entry.kind, &status) => {
+                    if let EntryKind::File { digest, .. } = entry.kind {
+                        self.made.insert(path.clone(), (status, digest));
+                    }
                     let extra = Extra::of(false, entry.xattrs().to_vec());
                     fresh.push(Found { path: path.clone(), status, kind: Some(entry.kind.clone()), extra });
                 }

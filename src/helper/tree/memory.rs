@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     plan::HostPath,
-    tree::{Digest, Index, Remembered, place_name, replace_file},
+    tree::{Digest, Index, Remembered, Status, now, place_name, replace_file},
 };
 
 /// Most trees that the near side is told of.
@@ -60,6 +60,18 @@ impl Memory {
     /// Remembers digests.
     pub(super) fn keep_index(&self, index: &Index) {
         self.remember(|memory| memory.file("index").map_or(Ok(()), |path| index.save(&path)));
+    }
+
+    /// Remembers digests of files that were just made, besides those that are remembered.
+    pub(super) fn learn(&self, made: &[(Status, Digest)]) {
+        if made.is_empty() || !self.is_writable {
+            return;
+        }
+        let (mut index, now) = (self.index(), now());
+        for (status, digest) in made {
+            index.remember_made(status, *digest, now);
+        }
+        self.keep_index(&index);
     }
 
     /// The manifest that was applied last, encoded; no bytes when it is not known. Not verified.

@@ -40,7 +40,7 @@ use crate::{
     helper::failure::{bad_input, io_failure},
     plan::{self, Action, Change, Detail, Diff, FailureKind, HostPath, MaxDelete, OpFailure},
     tree::{
-        Care, Digest, Entry, EntryKind, IgnoreRules, Larder, MAX_MANIFEST, Manifest, RelPath, Root, Supplier,
+        Care, Digest, Entry, EntryKind, IgnoreRules, Larder, MAX_MANIFEST, Manifest, RelPath, Root, Status, Supplier,
         TreeSummary, printable,
     },
 };
@@ -109,8 +109,9 @@ struct Donor {
 /// the directory, owner and group where [`Place`] gives them, and extended attributes when the tree has them; times and
 /// holes are not. The mode of the directory itself is left alone.
 ///
-/// Errors: `BadInput` when the destination is no directory, holds ignored entries where the tree has a file, or more
-/// would be deleted than the op allows; `Permission` or `Io` when it cannot be read; `Content` when what was supplied
+/// Errors: `BadInput` when the destination is no directory, holds ignored entries where the tree has a file, the tree
+/// is empty and everything would be deleted without a limit, or more would be deleted than the op allows; `Permission`
+/// or `Io` when it cannot be read; `Content` when what was supplied
 /// is not what was announced.
 pub fn compare(
     op: &plan::Sync,
@@ -135,6 +136,9 @@ pub fn compare(
     }
     let manifest = manifest(op, place, &memory, supplier)?;
     let wanted = wanted(&manifest, &rules);
+    if wanted.is_empty() && !state.found.is_empty() && op.delete == MaxDelete::Any {
+        return Err(empty_source(op));
+    }
     let xattrs = op.tree.xattrs;
     let comparison = Comparison { dest: &op.dest, wanted: &wanted, state: &state, place, delete: op.delete, xattrs };
     let work = comparison.work()?;
@@ -172,7 +176,11 @@ pub fn apply(
     {
         held.forget(op);
     }
-    let done = change.apply(supplier);
+    let made = change.make(supplier);
+    if let (Ok(made), None) = (&made, &followed) {
+        Memory::of(place.remembered_as.unwrap_or(&op.dest), place.state, place.remember).learn(made);
+    }
+    let done = made.map(drop);
     let Some(held) = place.held else { return done };
     match (&done, followed) {
         (Ok(()), Some(followed)) => held.absorb(op, followed),
@@ -197,6 +205,16 @@ fn refuse_to_lose_the_host(op: &plan::Sync, place: &Place<'_>) -> Result<(), OpF
     }
     let message = format!("cannot sync to `{}` with deletions: {why}", op.dest);
     Err(bad_input(message).hint("sync without `delete`, or to a directory further down"))
+}
+
+/// A source without anything is more often not built, not mounted or the wrong one than meant: it must not empty a host.
+fn empty_source(op: &plan::Sync) -> OpFailure {
+    let message = format!(
+        "cannot sync to `{}`: source tree `{}` is empty, so everything there would be deleted",
+        op.dest, op.tree.origin
+    );
+    let hint = "build or mount the source; if everything is to go, say how much: `delete = {\"max\": 100}`";
+    bad_input(message).hint(hint)
 }
 
 /// The tree's manifest: remembered, or else fetched and remembered.
@@ -317,7 +335,12 @@ impl TreeChange {
     /// Errors: `NoSpace` before anything is written when the file system is too full, and later when others fill it;
     /// `ReadOnly`, `Permission` and `Io` naming the path; `Content` when a content is not what was announced;
     /// `BadInput` when another directory has taken the destination's place since the comparison.
-    pub fn apply(mut self, supplier: &mut dyn Supplier) -> Result<(), OpFailure> {
+    pub fn apply(self, supplier: &mut dyn Supplier) -> Result<(), OpFailure> {
+        self.make(supplier).map(drop)
+    }
+
+    /// The same; gives what the new files are now.
+    fn make(mut self, supplier: &mut dyn Supplier) -> Result<Vec<(Status, Digest)>, OpFailure> {
         self.make_room()?;
         names::try_out(&self)?;
         if self.state.root.is_none() {
@@ -344,7 +367,23 @@ impl TreeChange {
         if let Err(failure) = &done {
             switching.clean_up(failure);
         }
-        done
+        done?;
+        Ok(self.made())
+    }
+
+    /// New files as they are now. What somebody else has changed or removed meanwhile is left out.
+    fn made(&self) -> Vec<(Status, Digest)> {
+        let Some((root, _)) = &self.state.root else { return Vec::new() };
+        let mut ground = Ground::new(root);
+        let files = self.work.stages.iter().filter_map(|stage| {
+            let Entry { path, kind: EntryKind::File { size, digest, .. }, mtime, .. } = &self.wanted[stage.entry]
+            else {
+                return None;
+            };
+            let status = ground.status(path.as_bytes()).ok()?;
+            (status.size == *size && status.mtime == *mtime).then_some((status, *digest))
+        });
+        files.collect()
     }
 
     /// Fails when the file system is too full, even without what runs that were cut off left.

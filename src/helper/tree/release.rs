@@ -17,6 +17,7 @@ use rustix::fs::{Mode, OFlags, RawDir, RenameFlags, fsync, openat, readlinkat, r
 use super::{
     Comparison, Donor, Left, Place, TreeChange, compare,
     ground::{Ground, temporary_beside},
+    memory::Memory,
     state::TreeState,
 };
 use crate::{
@@ -372,7 +373,11 @@ impl Site {
             }
             Ok(fsync(&releases)?)
         };
-        let done = change.apply(supplier).and_then(|()| finish().or_fail("make", format!("{}/{path}", self.dest)));
+        let made = change.make(supplier);
+        if let Ok(made) = &made {
+            Memory::of(&self.dest, place.state, place.remember).learn(made);
+        }
+        let done = made.and_then(|_| finish().or_fail("make", format!("{}/{path}", self.dest)));
         if let Err(failure) = &done {
             let mut ground = Ground::new(&self.root);
             // The first error is the one to tell. After a cut, what stayed in it is there for the next run.

@@ -8,7 +8,7 @@ use crate::{
     plan::{FailureKind, HostPath, OpFailure},
     tree::{
         Digest, EntryKind, Extra, HashError, Hashed, IgnoreRules, Index, Node, NodeKind, RelPath, Root, Status,
-        WalkError, Xattr, further_names, hash_files, root_of, unix_now, walk, xattrs_at,
+        WalkError, Xattr, further_names, hash_files, root_of, shown, unix_now, walk, xattrs_at,
     },
 };
 
@@ -121,12 +121,16 @@ fn open(dest: &HostPath) -> Result<Option<Root>, OpFailure> {
         Ok(root) => Ok(Some(root)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             if leads_nowhere(dest.as_path()) {
-                return Err(bad_input(format!("cannot sync to `{dest}`: it is a link that leads nowhere")));
+                let failure = bad_input(format!("cannot sync to `{dest}`: it is a link that leads nowhere"));
+                return Err(failure.hint("make the directory that it leads to, or remove the link"));
             }
             Ok(None)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            Err(bad_input(format!("cannot sync to `{dest}`: it is not a directory, or one above it is not")))
+        Err(error)
+            if error.kind() == io::ErrorKind::NotADirectory && fs_err::symlink_metadata(dest.as_path()).is_ok() =>
+        {
+            let failure = bad_input(format!("cannot sync to `{dest}`: it is not a directory"));
+            Err(failure.hint("remove what is there by hand, or name another `dest`"))
         }
         Err(error) => Err(io_failure("open", dest, &error)),
     }
@@ -139,7 +143,7 @@ fn leads_nowhere(path: &Path) -> bool {
 
 pub(super) fn walk_failure(error: &WalkError) -> OpFailure {
     match error {
-        WalkError::Read { path, source } => io_failure("read", path.display(), source),
+        WalkError::Read { path, source } => io_failure("read", shown(path), source),
         other => OpFailure::new(FailureKind::Io, other.to_string()),
     }
 }
@@ -156,7 +160,7 @@ pub(super) fn identify(root: &Root, nodes: Vec<Node>, known: &Index, fresh: &mut
             NodeKind::File => match (further.get(&index), known.digest(&status.key())) {
                 (Some(first), _) => Some(EntryKind::HardLink { to: found[*first].path.clone() }),
                 (None, Some(digest)) => {
-                    fresh.remember(&status, digest, scanned_at);
+                    fresh.keep(&status, digest);
                     Some(EntryKind::File { size: status.size, digest, mode: status.mode })
                 }
                 (None, None) => {

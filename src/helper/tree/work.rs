@@ -11,7 +11,7 @@ use super::{
 use crate::{
     helper::failure::bad_input,
     plan::{HostPath, MaxDelete, OpFailure},
-    tree::{Entry, EntryKind, IgnoreRules, Manifest, RelPath},
+    tree::{Entry, EntryKind, IgnoreRules, Manifest, RelPath, shown},
 };
 
 /// How a directory differs from what is wanted. Indexes refer to the wanted entries and to what was found.
@@ -190,7 +190,7 @@ impl Comparison<'_> {
     /// Takes note of what goes when a directory and something else swap places.
     fn replace(&self, found: &Found, at: &[u8], work: &mut Work) -> Result<(), OpFailure> {
         let path = self.dest.as_path().join(found.path.as_path());
-        let path = path.display();
+        let path = shown(&path);
         if self.delete == MaxDelete::Never {
             let (old, new) =
                 if found.is_directory() { ("directory", "file or link") } else { ("file or link", "directory") };

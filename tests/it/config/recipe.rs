@@ -11,7 +11,7 @@ use ovs_cuisine::{
     control::{
         config::{ConfigError, LoginMode, Store, StoreAccess},
         inventory::Inventory,
-        recipe::{Library, Recipe, Scene, StoreSpec, Surroundings},
+        recipe::{Library, Recipe, Refusal, Scene, StoreSpec, Surroundings},
     },
     plan::{
         Answer, Content, Distribution, Facts, FileWrite, HostName, InitSystem, Op, PackageManager, Plan, Question, Run,
@@ -31,8 +31,8 @@ impl Surroundings for Outside {
     fn ask(&self, _: Question) -> Result<Answer, String> {
         Err("no host here".to_owned())
     }
-    fn tree(&self, _: &Path, _: &[String], _: bool) -> Result<TreeSummary, String> {
-        Err("no tree here".to_owned())
+    fn tree(&self, _: &Path, _: &[String], _: bool) -> Result<TreeSummary, Refusal> {
+        Err("no tree here".to_owned().into())
     }
     fn blob(&self, _: &Path) -> Result<(Digest, u64), String> {
         Err("no blob here".to_owned())

@@ -12,7 +12,7 @@ use std::{
 use ovs_cuisine::{
     control::{
         inventory::{Component, Inventory},
-        recipe::{Library, Scene, Surroundings},
+        recipe::{Library, Refusal, Scene, Surroundings},
     },
     plan::{Answer, Distribution, Facts, HostName, InitSystem, OnChange, Op, PackageManager, Question, Secret},
     tree::{Digest, TreeSummary},
@@ -48,9 +48,9 @@ impl Surroundings for Anywhere {
         Err(format!("{question:?} is not answered"))
     }
 
-    fn tree(&self, source: &Path, _ignore: &[String], xattrs: bool) -> Result<TreeSummary, String> {
+    fn tree(&self, source: &Path, _ignore: &[String], xattrs: bool) -> Result<TreeSummary, Refusal> {
         if !source.join("VERSION").is_file() {
-            return Err(format!("{} is no sample", source.display()));
+            return Err(format!("{} is no sample", source.display()).into());
         }
         let digest = Digest::of(source.as_os_str().as_encoded_bytes());
         let origin = source.display().to_string();

@@ -1,7 +1,9 @@
 //! `push --watch`: every change arrives, whatever happens to hosts and sources meanwhile.
 
 use std::{
+    collections::HashSet,
     io::{BufRead, BufReader},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
@@ -79,6 +81,16 @@ impl Watching {
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => panic!("no {kind} came"),
                 Err(RecvTimeoutError::Disconnected) => panic!("the program ended before {kind} came"),
+            }
+        }
+    }
+
+    /// The next event of this kind that is like this.
+    fn expect_where(&self, kind: &str, is_like: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let event = self.expect(kind);
+            if is_like(&event) {
+                return event;
             }
         }
     }
@@ -207,6 +219,80 @@ fn tree_only() -> TestLab {
     lab.write("build/lib/text", "first\n");
     lab.expect(0, &["deploy", "LAB"]);
     lab
+}
+
+/// The inodes that a process has the system watch, as the kernel tells (`proc_pid_fdinfo(5)`).
+fn watched_inodes(pid: u32) -> HashSet<u64> {
+    let descriptors = fs_err::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten();
+    let texts = descriptors.filter_map(|entry| fs_err::read_to_string(entry.path()).ok());
+    let lines: Vec<String> = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let watches = lines.iter().filter(|line| line.starts_with("inotify "));
+    let inode =
+        |line: &String| line.split(' ').find_map(|word| u64::from_str_radix(word.strip_prefix("ino:")?, 16).ok());
+    watches.filter_map(inode).collect()
+}
+
+#[test]
+fn what_is_ignored_is_not_watched() {
+    let lab = tree_only();
+    lab.write("build/.cuisineignore", "/modules/\n");
+    lab.write("build/modules/deep/file", "x\n");
+    let watching = Watching::start(&lab);
+    let inode = |path: &str| fs_err::metadata(lab.path(path)).unwrap().ino();
+    let watched = || watched_inodes(watching.child.id());
+    assert!(watched().contains(&inode("build")) && watched().contains(&inode("build/lib")));
+    for path in ["build/modules", "build/modules/deep"] {
+        assert!(!watched().contains(&inode(path)), "{path} is watched");
+    }
+    let target = root_of(&lab, "node-1").join("opt/app");
+    // What comes later is watched too, and what is ignored of it is not.
+    lab.write("build/new/deep/file", "new\n");
+    wait_until("a file in a new directory", has(target.join("new/deep/file"), "new\n"));
+    wait_until("a watch of the new directory", || watched().contains(&inode("build/new/deep")));
+    lab.write("build/modules/later/file", "x\n");
+    lab.write("build/new/deep/file", "changed\n");
+    wait_until("a change in a new directory", has(target.join("new/deep/file"), "changed\n"));
+    assert!(!watched().contains(&inode("build/modules/later")));
+
+    // With other rules other directories count.
+    lab.write("build/.cuisineignore", "/new/\n");
+    wait_until("what is no longer ignored", has(target.join("modules/deep/file"), "x\n"));
+    lab.write("build/modules/deep/file", "y\n");
+    wait_until("a change of it", has(target.join("modules/deep/file"), "y\n"));
+    wait_until("other watches", || {
+        watched().contains(&inode("build/modules/deep")) && !watched().contains(&inode("build/new"))
+    });
+    // What was synced and is ignored now stays as it is.
+    assert_eq!(fs_err::read_to_string(target.join("new/deep/file")).unwrap(), "changed\n");
+    assert_eq!(watching.interrupt(), 130);
+}
+
+#[test]
+fn another_directory_in_the_sources_place_deletes_nothing_at_first() {
+    let lab = tree_only();
+    let watching = Watching::start(&lab);
+    // A build that is put in place as a whole, or a volume that is no longer mounted: who can tell.
+    lab.write("next/lib/other", "another directory\n");
+    let flags = rustix::fs::RenameFlags::EXCHANGE;
+    rustix::fs::renameat_with(rustix::fs::CWD, lab.path("next"), rustix::fs::CWD, lab.path("build"), flags).unwrap();
+    let warning = watching.expect("warning");
+    let text = warning["text"].as_str().unwrap();
+    assert!(text.contains("build` is another directory now: nothing is deleted"), "{text}");
+    let set = watching.expect("change-set");
+    assert_eq!((&set["created"], &set["removed"]), (&1.into(), &0.into()), "{set}");
+    // It stays the same directory: what it lacks is meant to be lacking.
+    let set = watching.expect("change-set");
+    assert_eq!((&set["created"], &set["removed"]), (&0.into(), &1.into()), "{set}");
+    watching.expect("in-sync");
+    assert_eq!(lab.inside("node-1", "ls /opt/app/lib"), "other\n");
+
+    // An empty one deletes nothing, however long it stays.
+    fs_err::create_dir(lab.path("empty")).unwrap();
+    rustix::fs::renameat_with(rustix::fs::CWD, lab.path("empty"), rustix::fs::CWD, lab.path("build"), flags).unwrap();
+    let failed = watching.expect_where("step", |step| step["outcome"]["is"] == "failed");
+    assert!(failed.to_string().contains("is empty"), "{failed}");
+    assert_eq!(lab.inside("node-1", "ls /opt/app/lib"), "other\n");
+    assert_eq!(watching.interrupt(), 130);
 }
 
 #[test]

@@ -10,7 +10,9 @@ use indexmap::IndexMap;
 use ovs_cuisine::{
     control::{
         inventory::{Component, Inventory, RecipeRef},
-        recipe::{ConfigValue, Evaluation, Library, Params, Recipe, RecipeError, Scene, StoreSpec, Surroundings},
+        recipe::{
+            ConfigValue, Evaluation, Library, Params, Recipe, RecipeError, Refusal, Scene, StoreSpec, Surroundings,
+        },
     },
     plan::{
         Answer, ComponentName, Distribution, Facts, HostName, InitSystem, Op, OpFailure, PackageManager, Plan,
@@ -183,10 +185,10 @@ impl Surroundings for Fake {
         known.map(|(_, answer)| answer.clone()).ok_or_else(|| "the host is gone".to_owned())
     }
 
-    fn tree(&self, source: &Path, ignore: &[String], xattrs: bool) -> Result<TreeSummary, String> {
+    fn tree(&self, source: &Path, ignore: &[String], xattrs: bool) -> Result<TreeSummary, Refusal> {
         self.note(format!("tree {} {ignore:?}", source.display()));
         if !source.is_dir() {
-            return Err(format!("there is no directory `{}`", source.display()));
+            return Err(format!("there is no directory `{}`", source.display()).into());
         }
         let digest = Digest::of(b"tree");
         let origin = source.display().to_string();

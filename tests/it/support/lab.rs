@@ -60,6 +60,28 @@ impl TestLab {
         format!("{}-{host}", self.name)
     }
 
+    /// The address of a host's container on the lab's network.
+    pub(crate) fn address(&self, host: &str) -> String {
+        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        let output = docker(&["inspect", "--format", format, &self.container(host)]);
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// What a host's container shows as its key.
+    pub(crate) fn host_key(&self, host: &str) -> String {
+        let text = fs_err::read_to_string(self.keys().join("hosts").join(format!("{host}.pub"))).unwrap();
+        text.split(' ').take(2).collect::<Vec<_>>().join(" ").trim().to_owned()
+    }
+
+    /// The private key that opens every container of the lab.
+    pub(crate) fn login_key(&self) -> PathBuf {
+        self.keys().join("id_ed25519")
+    }
+
+    fn keys(&self) -> PathBuf {
+        self.path("keys").join(&self.name)
+    }
+
     /// The program with these words; `LAB` among them stands for the inventory's path.
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let inventory = self.path("lab.toml");
@@ -117,7 +139,7 @@ impl Drop for TestLab {
 }
 
 impl Run {
-    fn of(output: &Output) -> Self {
+    pub(crate) fn of(output: &Output) -> Self {
         Self {
             status: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ovs_cuisine::plan::MaxDelete;
 use proptest::prelude::*;
 
 use super::world::{Loopback, Seen, World, link, look, noise, set_mode};
@@ -121,7 +122,9 @@ proptest! {
 
     #[test]
     fn any_tree_becomes_any_other(trees in proptest::collection::vec(tree(), 2..4)) {
-        let world = World::new();
+        let mut world = World::new();
+        // Also what is empty: a limit says that everything may go.
+        world.delete = MaxDelete::AtMost(u64::MAX);
         for tree in &trees {
             build(&world.src(), tree);
             world.sync_well();
@@ -137,7 +140,9 @@ proptest! {
         at in 0usize..40,
         cut in prop_oneof![Just(Cut::Error), Just(Cut::Kill)],
     ) {
-        let world = World::new();
+        let mut world = World::new();
+        // Also what is empty: a limit says that everything may go.
+        world.delete = MaxDelete::AtMost(u64::MAX);
         build(&world.src(), &old);
         world.sync_well();
         let before = look(&world.dst());

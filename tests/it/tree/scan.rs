@@ -2,7 +2,10 @@
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, process::Command};
 
-use ovs_cuisine::tree::{Digest, EntryKind, Index, Root, ScanError, SourceTree, status_at, unix_now};
+use ovs_cuisine::{
+    helper::tree::{Place, apply},
+    tree::{Digest, EntryKind, Index, Root, ScanError, SourceTree, status_at, unix_now},
+};
 
 use super::world::{Loopback, World, link, write};
 
@@ -58,8 +61,8 @@ fn sources_that_are_no_trees_are_refused_by_name() {
     assert!(missing.hint().unwrap().contains("build it first"));
     world.write("file", "");
     assert!(matches!(refusal("file"), ScanError::NotADirectory { .. }));
-    let bad = SourceTree::scan(&world.src(), &["a{b".to_owned()], None).unwrap_err();
-    assert!(bad.to_string().contains("`a{b`"), "{bad}");
+    let bad = SourceTree::scan(&world.src(), &["a[b".to_owned()], None).unwrap_err();
+    assert!(bad.to_string().contains("`a[b`"), "{bad}");
 
     assert!(Command::new("mkfifo").arg(world.src().join("pipe")).status().unwrap().success());
     let special = SourceTree::scan(&world.src(), &[], None).unwrap_err();
@@ -127,4 +130,36 @@ fn a_host_proves_an_unchanged_tree_by_its_index_alone() {
     // Any change of the file takes the index's word away.
     write(&world.dst().join("file"), "change");
     assert!(world.compare(&source, &mut Loopback::new(&source), false).unwrap().is_some());
+}
+
+#[test]
+fn what_was_just_made_need_not_be_read_again() {
+    let world = World::new();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    for name in ["a", "dir/b"] {
+        world.write(name, name);
+        fs_err::OpenOptions::new().write(true).open(world.src().join(name)).unwrap().file().set_modified(old).unwrap();
+    }
+    let index = || {
+        let name = Digest::of(world.dst().to_str().unwrap().as_bytes()).short();
+        Index::load(&world.state().join("trees").join(format!("{name}.index")))
+    };
+    let source = world.scan();
+    let mut supplier = Loopback::new(&source);
+    let state = world.state();
+    let place = Place { state: Some(&state), remember: true, ..Place::default() };
+    let change = world.compare(&source, &mut supplier, true).unwrap().unwrap();
+    apply(&world.op(&source), &place, change, &mut supplier).unwrap();
+    let key = |name: &str| {
+        let parent = Root::open(world.dst().join(name).parent().unwrap()).unwrap();
+        status_at(parent, name.rsplit('/').next().unwrap().as_bytes()).unwrap().key()
+    };
+    for _ in 0..2 {
+        assert_eq!(index().digest(&key("a")), Some(Digest::of(b"a")));
+        assert_eq!(index().digest(&key("dir/b")), Some(Digest::of(b"dir/b")));
+        // A scan so shortly after does not forget it.
+        assert!(world.compare(&source, &mut Loopback::new(&source), true).unwrap().is_none());
+    }
+    write(&world.dst().join("a"), "b");
+    assert!(world.compare(&source, &mut Loopback::new(&source), true).unwrap().is_some(), "another hand is noticed");
 }

@@ -11,7 +11,7 @@ use super::{
     plan_of,
 };
 use crate::{
-    control::drive::sources::Sources,
+    control::{drive::sources::Sources, event::Transfer},
     plan::{HostName, Landing, OfferKind, Put},
     tree::{Care, Root, ScanError, Skipped, SourceTree},
     wire::Mode,
@@ -65,7 +65,7 @@ impl Upload {
             special_bits: true,
         };
         let (plan, end) = (plan_of(host, put)?, StepEnd::default());
-        let before = session.transferred();
+        let before = session.transfer();
         let on_reports = |reports| {
             end.note(reports);
             std::future::ready(()).boxed()
@@ -76,9 +76,8 @@ impl Upload {
         }
         let summary = self.tree.summary();
         let mut copied = end.copied(summary.files, summary.bytes)?;
-        let after = session.transferred();
-        let reused = after.reused_bytes.saturating_sub(before.reused_bytes);
-        copied.sent = after.bytes.saturating_sub(before.bytes).saturating_sub(reused);
+        let fresh = |transfer: Transfer| transfer.bytes.saturating_sub(transfer.reused_bytes);
+        copied.sent = fresh(session.transfer()).saturating_sub(fresh(before));
         copied.skipped.clone_from(&self.skipped.first);
         copied.skipped_count = self.skipped.count;
         Ok(copied)

@@ -145,11 +145,12 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
     }
 
     /// The directory `dest` equals the local tree `source`: a `path` parameter or a directory of the recipe's folder.
-    /// `delete = True` removes what the tree does not have, `delete = {"max": n}` at most `n` entries. `ignore` lists
-    /// gitignore patterns that are neither read, sent nor deleted. `release = True` makes each version a directory of
-    /// its own, `dest/releases/HASH`, and switches the link `dest/current` when it is complete; `keep` of them stay, and
-    /// `push --rollback` goes back to the one before. Hard links within the tree and holes in files are kept;
-    /// `xattrs = True` keeps extended attributes too: `user.*`, access control lists with numeric ids, and capabilities.
+    /// `delete = True` removes what the tree does not have, `delete = {"max": n}` at most `n` entries; an empty tree
+    /// removes nothing unless such a number allows it. `ignore` lists gitignore patterns that are neither read, sent nor
+    /// deleted. `release = True` makes each version a directory of its own, `dest/releases/HASH`, and switches the link
+    /// `dest/current` when it is complete; `keep` of them stay, and `push --rollback` goes back to the one before. Hard
+    /// links within the tree and holes in files are kept; `xattrs = True` keeps extended attributes too: `user.*`,
+    /// access control lists with numeric ids, and capabilities.
     fn sync<'v>(
         source: &str,
         dest: &str,
