@@ -150,7 +150,7 @@ impl SourceTree {
         let found = walk(&opened, &mut rules, true)?;
         let known = index.map(Index::load).unwrap_or_default();
         let mut fresh = Index::default();
-        let mut entries = entries(&opened, found.nodes, &known, &mut fresh, scanned_at)?;
+        let mut entries = entries(&opened, &found.nodes, &known, &mut fresh, scanned_at)?;
         if xattrs {
             add_xattrs(&opened, &mut entries)?;
         }
@@ -198,7 +198,7 @@ impl SourceTree {
         if nodes.iter().any(|node| node.kind == NodeKind::File && !node.status.is_only_name) {
             return Ok(None);
         }
-        let mut fresh = entries(root, nodes, &Index::default(), &mut Index::default(), unix_now())?;
+        let mut fresh = entries(root, &nodes, &Index::default(), &mut Index::default(), unix_now())?;
         // A name that comes or goes changes the time of its directory too, of which nobody tells.
         let parents: BTreeSet<RelPath> = changed.iter().filter_map(|path| RelPath::new(path.parent()).ok()).collect();
         for path in &parents {
@@ -302,12 +302,12 @@ pub(super) fn identity(path: &Path) -> Result<(u64, u64), ScanError> {
 
 pub(super) fn entries(
     root: &Root,
-    nodes: Vec<Node>,
+    nodes: &[Node],
     known: &Index,
     fresh: &mut Index,
     scanned_at: i64,
 ) -> Result<Vec<Entry>, ScanError> {
-    let further = further_names(&nodes);
+    let further = further_names(nodes);
     let firsts: HashSet<usize> = further.values().copied().collect();
     let mut entries = Vec::with_capacity(nodes.len());
     let (mut unknown, mut names) = (Vec::new(), Vec::new());

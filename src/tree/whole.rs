@@ -32,7 +32,7 @@ impl SourceTree {
         let skipped = leave_out_specials(&opened, &mut nodes);
         let known = index.map(Index::load).unwrap_or_default();
         let mut fresh = Index::default();
-        let entries = entries(&opened, nodes, &known, &mut fresh, scanned_at)?;
+        let entries = entries(&opened, &nodes, &known, &mut fresh, scanned_at)?;
         if identity(root)? != before {
             return Err(ScanError::Replaced { path: root.to_path_buf() });
         }
@@ -56,7 +56,7 @@ impl SourceTree {
         let name = RelPath::new(name.as_encoded_bytes()).map_err(|_| failed(io::ErrorKind::InvalidFilename.into()))?;
         let status = status_at(&root, name.as_bytes()).map_err(failed)?;
         let node = Node { path: name, status, kind: NodeKind::File };
-        let entries = entries(&root, vec![node], &Index::default(), &mut Index::default(), unix_now())?;
+        let entries = entries(&root, &[node], &Index::default(), &mut Index::default(), unix_now())?;
         if entries.is_empty() {
             return Err(failed(io::ErrorKind::NotFound.into()));
         }

@@ -83,9 +83,9 @@ impl Sources {
     }
 
     /// Scans a source tree, or gives the result of the scan that this run already made.
-    pub(super) fn tree(&self, component: &ComponentName, key: TreeKey) -> Result<TreeSummary, Refusal> {
+    pub(super) fn tree(&self, component: &ComponentName, key: &TreeKey) -> Result<TreeSummary, Refusal> {
         lock(&self.asked).entry(component.clone()).or_default().insert(key.clone());
-        let foreseen = || lock(&self.foreseen).remove(&key).unwrap_or_default();
+        let foreseen = || lock(&self.foreseen).remove(key).unwrap_or_default();
         let scanned = Arc::clone(lock(&self.trees).entry(key.clone()).or_insert_with(foreseen));
         // Held over the scan: a second host that wants the same tree waits instead of scanning again.
         let mut scanned = lock(&scanned);
@@ -93,7 +93,7 @@ impl Sources {
             return Ok(tree.summary().clone());
         }
         let refusal = |error: ScanError| Refusal { why: super::error::chain(&error), hint: error.hint() };
-        let tree = self.scan(&key).map_err(refusal)?;
+        let tree = self.scan(key).map_err(refusal)?;
         let summary = tree.summary().clone();
         lock(&self.roots).note(&key.source, &tree);
         self.add(|contents| contents.add_tree(&tree));

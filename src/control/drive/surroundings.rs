@@ -48,7 +48,7 @@ impl Surroundings for HostSurroundings {
 
     fn tree(&self, source: &Path, ignore: &[String], xattrs: bool) -> Result<TreeSummary, Refusal> {
         let key = TreeKey { source: source.to_owned(), ignore: ignore.to_owned(), xattrs };
-        self.sources.tree(&self.component, key)
+        self.sources.tree(&self.component, &key)
     }
 
     fn blob(&self, file: &Path) -> Result<(Digest, u64), String> {

@@ -99,7 +99,7 @@ mod tests {
     fn written(pieces: &[Vec<u8>], keeps_holes: bool) -> (Vec<u8>, File) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("draft");
-        let file = File::from(fs_err::File::create_new(&path).unwrap().into_parts().0);
+        let file = fs_err::File::create_new(&path).unwrap().into_parts().0;
         let mut draft = Draft::new(file, keeps_holes);
         for piece in pieces {
             draft.write_all(piece).unwrap();

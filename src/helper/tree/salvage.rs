@@ -97,13 +97,11 @@ impl<'a> Salvage<'a> {
             let then = &piece.status;
             (now.dev, now.ino, now.size, now.mtime) == (then.dev, then.ino, then.size, then.mtime) && now.is_only_name
         });
-        match is_same.then(|| ground.read(at)) {
-            Some(Ok(file)) => Some(file),
-            _ => {
-                let _ = ground.remove(at, false);
-                None
-            }
+        if let Some(Ok(file)) = is_same.then(|| ground.read(at)) {
+            return Some(file);
         }
+        let _ = ground.remove(at, false);
+        None
     }
 
     /// The beginning of a large file with its length in bytes, opened.

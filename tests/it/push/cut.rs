@@ -23,7 +23,7 @@ use crate::support::lab::TestLab;
 const RUNS: u64 = 24;
 const SEED: u64 = 20_261_121;
 /// A push of the trial's tree is some 300 KB on the wire, most of them towards the host.
-const MOST_BYTES: u64 = 420_000;
+const MOST_BYTES: u64 = 300_000;
 
 /// A relay to an SSH server that goes silent and closes after so many bytes.
 struct Relay {
@@ -250,7 +250,7 @@ fn a_push_that_is_cut_or_killed_anywhere_leaves_whole_files() {
         }
     }
     println!("{runs} pushes, {ended} of them ended early");
-    assert!(ended * 2 > runs, "only {ended} of {runs} pushes were ended early");
+    assert!(ended * 4 > runs, "only {ended} of {runs} pushes were ended early");
     lab.expect(0, &["push", "LAB", "app"]);
     assert_eq!(files(&build), files(&target));
     let left = lab.inside("node-1", "find /srv -name '.ovs-cuisine.*'");

@@ -151,6 +151,6 @@ fn trial_as(who: As, runs: u32) {
         Ok(())
     });
     let count = count.into_inner().unwrap();
-    println!("{} runs were ended early, {} moments were looked at", count.gone, count.moments);
+    eprintln!("{} runs were ended early, {} moments were looked at", count.gone, count.moments);
     assert!(count.gone > runs / 4 && count.moments > runs, "{count:?}");
 }

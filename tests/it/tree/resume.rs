@@ -1,6 +1,9 @@
 //! A run that was cut off: what had arrived is not sent again.
 
-use std::{io, os::unix::fs::symlink};
+use std::{
+    io,
+    os::unix::fs::{MetadataExt, symlink},
+};
 
 use ovs_cuisine::{
     helper::tree::{Place, compare_release},
@@ -126,7 +129,6 @@ fn what_others_planted_is_not_taken_over() {
     symlink(&outside, world.dst().join(".ovs-cuisine.0123456789abcded.tmp/file")).unwrap();
     world.sync_well();
     world.assert_equal();
-    use std::os::unix::fs::MetadataExt;
     let (ours, theirs) = (fs_err::metadata(world.dst().join("file")).unwrap(), fs_err::metadata(&outside).unwrap());
     assert_ne!(ours.ino(), theirs.ino(), "a file that has another name elsewhere is not ours");
     assert_eq!(fs_err::read(&outside).unwrap(), content);
