@@ -3,8 +3,8 @@
 
 use std::{
     os::unix::fs::symlink,
-    path::Path,
-    process::Stdio,
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -169,13 +169,19 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Starts a copy that the fake never completes, and ends it by a signal once a file of so many bytes is there.
-fn cut(lab: &TestLab, dest: &Path, bytes: usize, signal: Signal) -> (Option<i32>, String) {
+/// Starts a copy that the fake never completes; comes back once a file of so many bytes is there.
+fn begin(lab: &TestLab, dest: &Path, bytes: usize) -> Child {
     let mut command = lab.command(&["cp", "LAB", "-r", "node-1:/srv/tree", text(dest)]);
     command.env("OVS_CUISINE_HELPER", lab.path("fake-helper")).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
     let is_begun = |seen: &Seen| matches!(seen, Seen::File(_, _, content) if content.len() >= bytes);
     wait_until("the copy begins", || look(dest).values().any(is_begun));
+    child
+}
+
+/// The same; ends it by a signal.
+fn cut(lab: &TestLab, dest: &Path, bytes: usize, signal: Signal) -> (Option<i32>, String) {
+    let child = begin(lab, dest, bytes);
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
     let output = child.wait_with_output().unwrap();
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -228,4 +234,22 @@ fn a_large_copy_that_was_cut_goes_on_where_it_was() {
     let seen = look(&dest);
     assert_eq!(seen.len(), 3, "{:?}", seen.keys());
     assert!(matches!(&seen[Path::new("tree/large")], Seen::File(_, _, bytes) if *bytes == content));
+}
+
+#[test]
+fn a_copy_does_not_sweep_what_another_one_is_making() {
+    let lab = up();
+    let dest = lab.path("in");
+    fs_err::create_dir(&dest).unwrap();
+    lab.inside("node-1", "echo other > /srv/other");
+    half(&lab, &noise(5, 600_000));
+    let mut other = begin(&lab, &dest, 1);
+    let unfinished: Vec<PathBuf> = look(&dest).into_keys().collect();
+    lab.expect(0, &["cp", "LAB", "node-1:/srv/other", text(&dest)]);
+    let now = look(&dest);
+    assert!(unfinished.iter().all(|path| now.contains_key(path)), "{:?}", now.keys());
+    assert_eq!(fs_err::read_to_string(dest.join("other")).unwrap(), "other\n");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    wait_until("it is swept", || fs_err::read_dir(&dest).unwrap().count() == 1);
 }
