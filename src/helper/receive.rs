@@ -12,7 +12,7 @@ use super::{command_line::complain, outbox::Outbox, tree::compare_put};
 use crate::{
     plan::{Diff, FailureKind, Op, OpFailure, Outcome, Put, Tally},
     tree::{Demand, Supplier, Supply},
-    wire::{self, FromHelper, Mode, StepEvent, StepReport, ToHelper},
+    wire::{self, FrameError, FromHelper, Mode, StepEvent, StepReport, ToHelper},
 };
 
 /// Reads one plan of copies and carries it out. Success when the plan was read and all that became of it was told.
@@ -48,7 +48,7 @@ fn converse(input: &mut impl Read, outbox: &Outbox) -> Result<(), String> {
 }
 
 fn perform(put: &Put, mode: Mode, supplier: &mut dyn Supplier) -> Result<(Outcome, Option<Diff>), OpFailure> {
-    let Some(change) = compare_put(put, false, supplier)? else { return Ok((Outcome::NoChange, None)) };
+    let Some(change) = compare_put(put, supplier)? else { return Ok((Outcome::NoChange, None)) };
     let diff = Some(change.diff());
     if mode == Mode::Check {
         return Ok((Outcome::WouldChange, diff));
@@ -79,12 +79,14 @@ impl<R: Read> Supplier for PipeSupplier<'_, R> {
     }
 
     fn next_supply(&mut self) -> io::Result<Supply> {
-        match wire::read_message(self.input).map_err(io::Error::other)? {
-            Some(ToHelper::Supply { supply, .. }) => Ok(supply),
-            Some(ToHelper::Cancel { .. } | ToHelper::Bye) | None => {
+        match wire::read_message(self.input) {
+            Ok(Some(ToHelper::Supply { supply, .. })) => Ok(supply),
+            // Who is told to end, or killed, may be in the middle of a message.
+            Ok(Some(ToHelper::Cancel { .. } | ToHelper::Bye) | None) | Err(FrameError::Io(_)) => {
                 Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the copy was cancelled"))
             }
-            Some(_) => Err(io::Error::other("something else than content came")),
+            Ok(Some(_)) => Err(io::Error::other("something else than content came")),
+            Err(error) => Err(io::Error::other(error)),
         }
     }
 }

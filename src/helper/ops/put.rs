@@ -14,7 +14,7 @@ impl Operation for Put {
     type Change = PutChange;
 
     fn check(&self, machine: &mut Machine<'_>) -> Result<Finding<PutChange>, Obstacle> {
-        let change = tree::compare_put(self, !machine.is_check(), machine.supplier)?;
+        let change = tree::compare_put(self, machine.supplier)?;
         Ok(change.map_or(Finding::Same, Finding::Differs))
     }
 

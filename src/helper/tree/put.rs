@@ -4,9 +4,14 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     path::Path,
+    time::Duration,
 };
 
-use rustix::{fs::RawDir, process::geteuid};
+use rustix::{
+    fs::{FlockOperation, RawDir, flock},
+    io::Errno,
+    process::geteuid,
+};
 
 use super::{
     MAX_PATHS, Place, TreeChange,
@@ -19,8 +24,8 @@ use crate::{
     helper::failure::{OrFail, bad_input, io_failure},
     plan::{self, Detail, Diff, FailureKind, HostPath, Landing, MaxDelete, OfferKind, OpFailure, Put},
     tree::{
-        Entry, EntryKind, Index, Manifest, RelPath, Root, Status, Supplier, Time, is_temporary, look_at, status_at,
-        unix_now,
+        Entry, EntryKind, Extra, Index, Manifest, RelPath, Root, Status, Supplier, Time, is_temporary, look_at,
+        status_at, unix_now,
     },
 };
 
@@ -28,6 +33,10 @@ use crate::{
 const PLAIN_BITS: u32 = 0o777;
 /// Permission bits of a directory that is only made to hold a copy.
 const HOLDER_MODE: u32 = 0o755;
+
+/// How often, and after which pause, a run asks again that another one stops looking for leftovers.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Where a copy goes.
 #[derive(Debug)]
@@ -41,13 +50,12 @@ struct Spot {
 }
 
 /// Compares what is offered with what is in its place. None when nothing differs. Looks at the paths that are offered
-/// and at no others, but for what killed runs of this user left beside them when it should `sweep`; writes nothing.
-/// Only who holds the host's lock may sweep: what is unfinished may be another run's.
+/// and at no others, but for what cut runs of this user left beside them; writes nothing.
 ///
 /// Errors: `BadInput` when the directory to hold it is missing, or a directory and something else would have to change
 /// places, because nothing is ever removed; `Content` when the manifest is not what was announced, or not of one file;
 /// those of the file system.
-pub fn compare_put(put: &Put, sweep: bool, supplier: &mut dyn Supplier) -> Result<Option<PutChange>, OpFailure> {
+pub fn compare_put(put: &Put, supplier: &mut dyn Supplier) -> Result<Option<PutChange>, OpFailure> {
     let spot = Spot::of(put)?;
     let sync = plan::Sync {
         dest: spot.directory.clone(),
@@ -63,9 +71,7 @@ pub fn compare_put(put: &Put, sweep: bool, supplier: &mut dyn Supplier) -> Resul
     refuse_other_counts(put, &manifest)?;
     let wanted = wanted(put, &manifest, spot.name.as_ref())?;
     let mut state = if spot.exists { look(&spot.directory, &wanted)? } else { TreeState::default() };
-    if sweep {
-        state.leftovers = leftovers(&state);
-    }
+    state.leftovers = leftovers(&state);
     let comparison = Comparison {
         dest: &spot.directory,
         wanted: &wanted,
@@ -86,12 +92,12 @@ pub fn compare_put(put: &Put, sweep: bool, supplier: &mut dyn Supplier) -> Resul
         gid: None,
         root_mode: HOLDER_MODE,
         root_owner_differs: false,
+        xattrs: false,
         wanted,
         state,
         work,
         followed: None,
         donor: None,
-        xattrs: false,
         left: None,
     };
     Ok(Some(PutChange { change, is_all_there, times }))
@@ -246,19 +252,19 @@ fn wanted(put: &Put, manifest: &Manifest, name: Option<&RelPath>) -> Result<Vec<
             if mtime.nanos >= 1_000_000_000 {
                 return Err(refusal(put, "its time is impossible"));
             }
+            let prefixed = |path: &RelPath| {
+                RelPath::join(name.as_bytes(), path.as_bytes()).map_err(|error| {
+                    bad_input(format!("cannot copy `{path}` to `{}/{name}`: {error}", put.dest))
+                        .hint("copy to a shorter path")
+                })
+            };
             wanted.push(Entry::plain(name.clone(), EntryKind::Dir { mode: manifest.root_mode() }, mtime));
             for entry in manifest.entries() {
-                let below = |path: &RelPath| {
-                    RelPath::join(name.as_bytes(), path.as_bytes()).map_err(|error| {
-                        bad_input(format!("cannot copy `{path}` to `{}/{name}`: {error}", put.dest))
-                            .hint("copy to a shorter path")
-                    })
-                };
-                let kind = match &entry.kind {
-                    EntryKind::HardLink { to } => EntryKind::HardLink { to: below(to)? },
-                    kind => kind.clone(),
-                };
-                wanted.push(Entry { path: below(&entry.path)?, kind, ..entry.clone() });
+                let mut entry = Entry { path: prefixed(&entry.path)?, ..entry.clone() };
+                if let EntryKind::HardLink { to } = &mut entry.kind {
+                    *to = prefixed(to)?;
+                }
+                wanted.push(entry);
             }
         }
     }
@@ -266,6 +272,7 @@ fn wanted(put: &Put, manifest: &Manifest, name: Option<&RelPath>) -> Result<Vec<
         if let EntryKind::File { mode, .. } | EntryKind::Dir { mode } = &mut entry.kind {
             *mode &= bits;
         }
+        entry.extra = Extra::of(entry.has_holes(), Vec::new());
     }
     Ok(wanted)
 }
@@ -279,9 +286,27 @@ fn look(directory: &HostPath, wanted: &[Entry]) -> Result<TreeState, OpFailure> 
     Ok(TreeState { root: Some((root, status)), found, ..TreeState::default() })
 }
 
-/// What killed runs of this user left in the directories that a copy goes to. What cannot be listed is not swept.
+/// What cut runs of this user left in the directories that a copy goes to: to be made use of, and swept. What cannot be
+/// listed is not swept.
+///
+/// What is unfinished may also be that of a run which is at work now. Each keeps a shared lock on the directory that it
+/// changes, and only who could have it alone looks for leftovers.
 fn leftovers(state: &TreeState) -> Vec<RelPath> {
     let Some((root, _)) = &state.root else { return Vec::new() };
+    let is_alone = flock(root, FlockOperation::NonBlockingLockExclusive).is_ok();
+    let leftovers = if is_alone { list_leftovers(root, state) } else { Vec::new() };
+    for _ in 0..LOCK_TRIES {
+        match flock(root, FlockOperation::NonBlockingLockShared) {
+            // Another run looks for leftovers this moment.
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            // A file system without locks leaves nothing to wait for.
+            Ok(()) | Err(_) => break,
+        }
+    }
+    leftovers
+}
+
+fn list_leftovers(root: &Root, state: &TreeState) -> Vec<RelPath> {
     let below = state.found.iter().filter(|found| found.is_directory()).map(|found| found.path.as_bytes());
     let mut leftovers = Vec::new();
     let mut buffer = Vec::with_capacity(32 * 1024);

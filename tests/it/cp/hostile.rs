@@ -3,7 +3,8 @@
 
 use std::{
     os::unix::fs::symlink,
-    process::Stdio,
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use ovs_cuisine::{
 use rustix::process::Signal;
 
 use super::{
-    Seen, look, noise,
+    Seen, line, look, noise, number,
     receive::{TIME, described, directory, file, forged, honest, link},
     text, up,
 };
@@ -168,31 +169,87 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Starts a copy that the fake never completes; comes back once a file of so many bytes is there.
+fn begin(lab: &TestLab, dest: &Path, bytes: usize) -> Child {
+    let mut command = lab.command(&["cp", "LAB", "-r", "node-1:/srv/tree", text(dest)]);
+    command.env("OVS_CUISINE_HELPER", lab.path("fake-helper")).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let is_begun = |seen: &Seen| matches!(seen, Seen::File(_, _, content) if content.len() >= bytes);
+    wait_until("the copy begins", || look(dest).values().any(is_begun));
+    child
+}
+
+/// The same; ends it by a signal.
+fn cut(lab: &TestLab, dest: &Path, bytes: usize, signal: Signal) -> (Option<i32>, String) {
+    let child = begin(lab, dest, bytes);
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+    let output = child.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// A fake that gives half of a tree with one file of this content, and then nothing for ever.
+fn half(lab: &TestLab, content: &[u8]) {
+    let (manifest, tree) = described(vec![file("large", content)]);
+    let mut half = supplies(&[&manifest, content]);
+    half.truncate(half.len() / 2 + 2);
+    fake(lab, &[vec![hello(), offered(DIRECTORY, tree)], half].concat());
+}
+
 #[test]
 fn a_copy_that_is_cut_short_leaves_nothing() {
     let lab = up();
-    fs_err::create_dir(lab.path("in")).unwrap();
     let dest = lab.path("in");
-    let content = noise(3, 3_000_000);
-    let (manifest, tree) = described(vec![file("large", &content)]);
-    // Half of the content, and then nothing for ever.
-    let mut half = supplies(&[&manifest, &content]);
-    half.truncate(half.len() / 2);
-    fake(&lab, &[vec![hello(), offered(DIRECTORY, tree)], half].concat());
-    for (signal, status) in [(Signal::INT, Some(130)), (Signal::TERM, Some(130)), (Signal::KILL, None)] {
-        let mut command = lab.command(&["cp", "LAB", "-r", "node-1:/srv/tree", text(&dest)]);
-        command.env("OVS_CUISINE_HELPER", lab.path("fake-helper")).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().unwrap();
-        wait_until("the copy begins", || look(&dest).values().any(|seen| matches!(seen, Seen::File(..))));
-        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
-        let output = child.wait_with_output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), status, "{signal:?}: {stderr}");
-        match status {
-            Some(_) => assert!(stderr.contains("node-1: interrupted"), "{stderr}"),
+    fs_err::create_dir(&dest).unwrap();
+    half(&lab, &noise(3, 600_000));
+    for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
+        let (status, stderr) = cut(&lab, &dest, 1, signal);
+        if signal == Signal::KILL {
             // The one that writes outlives the one that was killed, to sweep.
-            None => wait_until("it is swept", || look(&dest).len() == 1),
+            wait_until("it is swept", || fs_err::read_dir(&dest).unwrap().count() == 0);
+        } else {
+            assert_eq!(status, Some(130), "{signal:?}: {stderr}");
+            assert!(stderr.contains("node-1: interrupted"), "{stderr}");
         }
         assert_eq!(look(&dest).len(), 1, "{signal:?}: {:?}", look(&dest).keys());
     }
+}
+
+#[test]
+fn a_large_copy_that_was_cut_goes_on_where_it_was() {
+    let lab = up();
+    let dest = lab.path("in");
+    fs_err::create_dir(&dest).unwrap();
+    let content = noise(4, 8_000_000);
+    fs_err::create_dir(lab.path("tree")).unwrap();
+    fs_err::write(lab.path("tree/large"), &content).unwrap();
+    lab.expect(0, &["cp", "LAB", "-r", text(&lab.path("tree")), "node-1:/srv/"]);
+    half(&lab, &content);
+    cut(&lab, &dest, 2_500_000, Signal::INT);
+    let unfinished = |seen: &Seen| matches!(seen, Seen::File(_, _, bytes) if bytes.len() > 1_000_000);
+    assert!(look(&dest).values().any(unfinished), "what cost time to transfer stays: {:?}", look(&dest).keys());
+
+    let events = lab.events(0, &["cp", "LAB", "-r", "node-1:/srv/tree", text(&dest)]);
+    let sent = number(line(&events, "node-1"), "sent");
+    assert!(sent < 7_000_000, "{sent} of 8000000 were sent again");
+    let seen = look(&dest);
+    assert_eq!(seen.len(), 3, "{:?}", seen.keys());
+    assert!(matches!(&seen[Path::new("tree/large")], Seen::File(_, _, bytes) if *bytes == content));
+}
+
+#[test]
+fn a_copy_does_not_sweep_what_another_one_is_making() {
+    let lab = up();
+    let dest = lab.path("in");
+    fs_err::create_dir(&dest).unwrap();
+    lab.inside("node-1", "echo other > /srv/other");
+    half(&lab, &noise(5, 600_000));
+    let mut other = begin(&lab, &dest, 1);
+    let unfinished: Vec<PathBuf> = look(&dest).into_keys().collect();
+    lab.expect(0, &["cp", "LAB", "node-1:/srv/other", text(&dest)]);
+    let now = look(&dest);
+    assert!(unfinished.iter().all(|path| now.contains_key(path)), "{:?}", now.keys());
+    assert_eq!(fs_err::read_to_string(dest.join("other")).unwrap(), "other\n");
+    other.kill().unwrap();
+    other.wait().unwrap();
+    wait_until("it is swept", || fs_err::read_dir(&dest).unwrap().count() == 1);
 }

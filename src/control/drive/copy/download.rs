@@ -67,6 +67,7 @@ impl Download {
         let tree = &mut offer.offer.tree;
         tree.origin = format!("{host}:{path}");
         tree.ignore.clear();
+        tree.xattrs = false;
         let put = Put {
             dest,
             landing,
