@@ -13,7 +13,7 @@ use super::{offers::Offers, stop::Stop, supply::SupplyGate};
 use crate::{
     plan::{Plan, Question},
     tree::Larder,
-    wire::{self, FrameError, Mode, NearHello, PROTOCOL, ToHelper},
+    wire::{self, FrameError, MAX_SUPPLIES, Mode, NearHello, PROTOCOL, ToHelper},
 };
 
 /// A plan that waits for its turn.
@@ -107,7 +107,15 @@ impl Inbox {
                     .try_send(QueuedQuestions { request, questions })
                     .map_err(|_| InboxError::Unexpected("too many questions at once"))?,
                 ToHelper::Supply { request, supply } => {
-                    if !self.gate.deliver(request, supply) {
+                    if !self.gate.deliver(request, vec![supply]) {
+                        return Err(InboxError::Unexpected("content that was not demanded"));
+                    }
+                }
+                ToHelper::Supplies { request, supplies } => {
+                    if supplies.len() > MAX_SUPPLIES {
+                        return Err(InboxError::Unexpected("too many messages at once"));
+                    }
+                    if !self.gate.deliver(request, supplies) {
                         return Err(InboxError::Unexpected("content that was not demanded"));
                     }
                 }

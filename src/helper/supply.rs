@@ -1,6 +1,7 @@
 //! Content on its way from the near side to the plan that demanded it.
 
 use std::{
+    collections::VecDeque,
     io,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -15,7 +16,8 @@ use crate::{
     wire::FromHelper,
 };
 
-/// How many messages of content may wait: 16 of at most 256 KiB bound the memory, and keep the disk busy.
+/// How many messages of content, or bundles of small ones, may wait: 16 of little more than 256 KiB bound the memory, and
+/// keep the disk busy.
 const IN_FLIGHT: usize = 16;
 /// How long the near side may take for the next message of an answer. It may have a large file to read first, and many
 /// hosts to serve; one that is gone is noticed by the end of the stream.
@@ -35,29 +37,32 @@ struct Gate {
     /// Wants of the open demand that are not yet complete.
     wanted: usize,
     /// None when the plan no longer wants the rest of the answer.
-    taker: Option<SyncSender<Supply>>,
+    taker: Option<SyncSender<Vec<Supply>>>,
 }
 
 impl SupplyGate {
     /// Passes content on; blocks while the plan is slower. False when the plan has not asked for it.
-    pub(crate) fn deliver(&self, request: u32, supply: Supply) -> bool {
+    pub(crate) fn deliver(&self, request: u32, supplies: Vec<Supply>) -> bool {
         let mut gate = self.lock();
         if gate.request != request {
             // The rest of an answer to a plan that is over.
             return true;
         }
-        if gate.wanted == 0 {
-            return false;
+        let before = gate.wanted;
+        for supply in &supplies {
+            if gate.wanted == 0 {
+                return false;
+            }
+            gate.wanted -= usize::from(supply.ends_want());
         }
-        if supply.ends_want() {
-            gate.wanted -= 1;
+        if gate.wanted < before {
             self.shared.1.notify_all();
         }
         let taker = gate.taker.clone();
         drop(gate);
         if let Some(taker) = taker {
             // The plan may have given the answer up meanwhile.
-            let _ = taker.send(supply);
+            let _ = taker.send(supplies);
         }
         true
     }
@@ -67,7 +72,7 @@ impl SupplyGate {
     }
 
     /// Waits until the answer to the demand before has passed by, then opens a new one.
-    fn open(&self, request: u32, wants: usize, stop: &Stop) -> io::Result<Receiver<Supply>> {
+    fn open(&self, request: u32, wants: usize, stop: &Stop) -> io::Result<Receiver<Vec<Supply>>> {
         let since = Instant::now();
         let mut gate = self.lock();
         gate.taker = None;
@@ -99,13 +104,15 @@ pub(crate) struct ChannelSupplier {
     outbox: Outbox,
     stop: Stop,
     larder: Arc<Larder>,
-    answer: Option<Receiver<Supply>>,
+    answer: Option<Receiver<Vec<Supply>>>,
+    /// What has come of it and was not asked for yet.
+    at_hand: VecDeque<Supply>,
 }
 
 impl ChannelSupplier {
     /// A supplier for the plan with this number; `larder` is what came ahead of it.
     pub(crate) fn new(request: u32, gate: SupplyGate, outbox: Outbox, stop: Stop, larder: Arc<Larder>) -> Self {
-        Self { request, gate, outbox, stop, larder, answer: None }
+        Self { request, gate, outbox, stop, larder, answer: None, at_hand: VecDeque::new() }
     }
 }
 
@@ -113,6 +120,7 @@ impl Supplier for ChannelSupplier {
     fn demand(&mut self, demand: Demand) -> io::Result<()> {
         // The receiver goes first: the reader may be waiting to fill it.
         self.answer = None;
+        self.at_hand.clear();
         self.answer = Some(self.gate.open(self.request, demand.wants.len(), &self.stop)?);
         self.outbox.send(&FromHelper::Demand { request: self.request, demand })
     }
@@ -127,8 +135,11 @@ impl Supplier for ChannelSupplier {
             if since.elapsed() > SILENCE {
                 return Err(silent());
             }
+            if let Some(supply) = self.at_hand.pop_front() {
+                return Ok(supply);
+            }
             match answer.recv_timeout(TICK) {
-                Ok(supply) => return Ok(supply),
+                Ok(supplies) => self.at_hand.extend(supplies),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("the answer has ended")),
             }
@@ -172,14 +183,28 @@ mod tests {
     #[test]
     fn content_reaches_the_plan_that_demanded_it() {
         let gate = SupplyGate::default();
-        assert!(!gate.deliver(0, Supply::End), "nothing was demanded");
+        assert!(!gate.deliver(0, vec![Supply::End]), "nothing was demanded");
         let mut supplier = supplier(&gate);
         supplier.demand(demand(1)).unwrap();
-        assert!(gate.deliver(2, Supply::End), "another plan's is passed over");
-        assert!(gate.deliver(1, Supply::Take(3)) && gate.deliver(1, Supply::End));
+        assert!(gate.deliver(2, vec![Supply::End]), "another plan's is passed over");
+        assert!(gate.deliver(1, vec![Supply::Take(3)]) && gate.deliver(1, vec![Supply::End]));
         assert_eq!(supplier.next_supply().unwrap(), Supply::Take(3));
         assert_eq!(supplier.next_supply().unwrap(), Supply::End);
-        assert!(!gate.deliver(1, Supply::End), "the answer was complete");
+        assert!(!gate.deliver(1, vec![Supply::End]), "the answer was complete");
+    }
+
+    #[test]
+    fn messages_that_come_together_are_given_one_by_one() {
+        let gate = SupplyGate::default();
+        let mut supplier = supplier(&gate);
+        supplier.demand(demand(2)).unwrap();
+        let all = [Supply::Take(1), Supply::End, Supply::Take(2), Supply::End];
+        assert!(gate.deliver(1, all[..3].to_vec()) && gate.deliver(1, all[3..].to_vec()));
+        for wanted in all {
+            assert_eq!(supplier.next_supply().unwrap(), wanted);
+        }
+        supplier.demand(demand(1)).unwrap();
+        assert!(!gate.deliver(1, vec![Supply::End, Supply::Take(1)]), "more than was demanded");
     }
 
     #[test]
@@ -187,16 +212,16 @@ mod tests {
         let gate = SupplyGate::default();
         let mut given_up = supplier(&gate);
         given_up.demand(demand(2)).unwrap();
-        assert!(gate.deliver(1, Supply::End));
+        assert!(gate.deliver(1, vec![Supply::End]));
         drop(given_up);
         // More than the queue holds: the reader of the channel is not held up.
         for _ in 0..IN_FLIGHT * 2 {
-            assert!(gate.deliver(1, Supply::Take(1)));
+            assert!(gate.deliver(1, vec![Supply::Take(1)]));
         }
-        assert!(gate.deliver(1, Supply::End));
+        assert!(gate.deliver(1, vec![Supply::End]));
         let mut next = supplier(&gate);
         next.demand(demand(1)).unwrap();
-        assert!(gate.deliver(1, Supply::Take(7)));
+        assert!(gate.deliver(1, vec![Supply::Take(7)]));
         assert_eq!(next.next_supply().unwrap(), Supply::Take(7));
     }
 

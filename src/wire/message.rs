@@ -42,6 +42,13 @@ pub enum ToHelper {
         /// The next message of the answer.
         supply: Supply,
     },
+    /// The same, several messages at once: those about small files would cost more on their own than they say.
+    Supplies {
+        /// The plan's number.
+        request: u32,
+        /// The next messages of the answer, in order; at most [`MAX_SUPPLIES`].
+        supplies: Vec<Supply>,
+    },
     /// Ends a plan: its command is killed, no further step begins. `Done` still comes. Withdraws an offer.
     Cancel {
         /// The number of the plan or `Fetch`.
@@ -70,9 +77,16 @@ pub enum ToHelper {
 impl ToHelper {
     /// Whether it holds little but what is compressed already.
     pub fn is_packed(&self) -> bool {
-        matches!(self, Self::Supply { supply, .. } if supply.is_packed())
+        match self {
+            Self::Supply { supply, .. } => supply.is_packed(),
+            Self::Supplies { supplies, .. } => supplies.iter().any(Supply::is_packed),
+            _ => false,
+        }
     }
 }
+
+/// Most messages of an answer that travel together.
+pub const MAX_SUPPLIES: usize = 256;
 
 /// Whether a plan stops at the diff.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ pub use frame::{
     Frame, FrameDecoder, FrameError, MAX_FRAME, MAX_MEMORY, MAX_MESSAGE, decode, encode, encode_packed, read_message,
     write_message,
 };
-pub use message::{FromHelper, HelperHello, Mode, NearHello, StepEvent, StepReport, Stream, ToHelper};
+pub use message::{FromHelper, HelperHello, MAX_SUPPLIES, Mode, NearHello, StepEvent, StepReport, Stream, ToHelper};
 pub use preamble::{MAX_NOISE, Preamble, PreambleError, PreambleScanner};
 
 /// Version of the messages. Both sides are built together and the helper is placed by content hash, so a difference

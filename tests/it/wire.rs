@@ -63,6 +63,7 @@ fn to_helper() -> Vec<ToHelper> {
         ToHelper::Ask { request: 2, questions: vec![Question::Exists("/etc".parse().unwrap()), question] },
         ToHelper::Supply { request: 1, supply: Supply::Literal((0..=255).cycle().take(5000).collect()) },
         ToHelper::Supply { request: 1, supply: Supply::Gone { why: "vanished".to_owned() } },
+        ToHelper::Supplies { request: 1, supplies: vec![Supply::Take(7), Supply::End, Supply::Literal(vec![1; 300])] },
         ToHelper::Cancel { request: 1 },
         ToHelper::Fetch { request: 3, path: "/var/log".parse().unwrap(), recursive: true },
         ToHelper::Demand { request: 3, demand: demand() },

@@ -183,14 +183,18 @@ impl Meter {
         self.begin(&mut self.lock()).demanded(demand, lists);
     }
 
-    /// Counts a message of the answer.
-    pub(super) fn supplied(&self, said: Said, framed: Framed) {
+    /// Counts messages of the answer that travel in one frame.
+    pub(super) fn supplied(&self, said: &[Said], framed: Framed) {
         let mut state = self.lock();
         let written = state.written();
         match &mut state.current {
             Some(current) => {
                 current.settle(written);
-                current.supplied(said, framed);
+                let mut framed = framed;
+                for said in said {
+                    current.supplied(*said, framed);
+                    framed.len = 0;
+                }
             }
             // The plan has ended without it.
             None => state.past.sent_bytes += framed.len,
@@ -513,10 +517,10 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(meter.look(begun), Look { is_idle: false, ..Look::default() });
         assert_eq!(clock.under_way(), 1);
-        meter.supplied(Said::New(7), Framed { len: 20, end: 20 });
+        meter.supplied(&[Said::New(7)], Framed { len: 20, end: 20 });
         meter.step_ended();
         assert_eq!(meter.total().bytes, 0, "a step that ended while something is open is another one");
-        meter.supplied(Said::End, Framed { len: 10, end: 30 });
+        meter.supplied(&[Said::End], Framed { len: 10, end: 30 });
         meter.step_ended();
         let total = meter.total();
         assert_eq!((total.files, total.bytes, total.sent_bytes), (1, 7, 30));
@@ -534,8 +538,8 @@ mod tests {
         let begun = Instant::now();
         let first = meter.look(begun + WORTH_TELLING).transfer.unwrap();
         assert_eq!((first.files_wanted, first.bytes, first.bytes_wanted, first.ended), (2, 0, 15, false));
-        meter.supplied(Said::New(7), Framed { len: 20, end: 20 });
-        meter.supplied(Said::End, Framed { len: 20, end: 40 });
+        meter.supplied(&[Said::New(7)], Framed { len: 20, end: 20 });
+        meter.supplied(&[Said::End], Framed { len: 20, end: 40 });
         // Nothing was written: there is no channel.
         meter.plan_ended(false);
         let look = meter.look(Instant::now());

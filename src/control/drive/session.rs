@@ -29,13 +29,15 @@ use crate::{
     },
     plan::{Answer, Facts, Offer, OpFailure, Outcome, Plan, Question, StepId, Tally},
     tree::{Care, Demand, Digest, Supply},
-    wire::{FromHelper, Mode, NearHello, PROTOCOL, StepEvent, StepReport, ToHelper},
+    wire::{FromHelper, MAX_SUPPLIES, Mode, NearHello, PROTOCOL, StepEvent, StepReport, ToHelper},
 };
 
 /// Messages of one request that may wait: the helper batches its reports, so a few suffice.
 const INBOX: usize = 64;
 /// Supply messages between the reader of files and the channel: 16 × 256 KiB is the promised 4 MiB in flight.
 const SUPPLIES_IN_FLIGHT: usize = 16;
+/// A copy of so many bytes keeps the host busy for a while.
+const LONG_COPY: u64 = 1024 * 1024;
 /// How long the helper may take to answer questions; its own per-command limits are shorter.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// After a cancel the helper must end the plan within this time, else the session counts as lost.
@@ -309,16 +311,24 @@ impl HostSession {
 
     fn supply(&self, request: u32, demand: Demand, lists: &HashSet<Digest>, sources: Arc<Sources>) -> JoinHandle<()> {
         self.meter.demanded(&demand, lists);
-        let (parts, mut outbox) = mpsc::channel::<Supply>(SUPPLIES_IN_FLIGHT);
+        let (parts, mut outbox) = mpsc::channel::<Vec<Supply>>(SUPPLIES_IN_FLIGHT);
         let reader = tokio::task::spawn_blocking(move || {
-            sources.answer(&demand, &mut |supply| parts.blocking_send(supply).map_err(std::io::Error::other))
+            let mut bundle = Vec::new();
+            let send =
+                |bundle: &mut Vec<Supply>| parts.blocking_send(std::mem::take(bundle)).map_err(std::io::Error::other);
+            sources.answer(&demand, &mut |supply| {
+                let is_work = gives_work(&supply);
+                bundle.push(supply);
+                if is_work || bundle.len() == MAX_SUPPLIES { send(&mut bundle) } else { Ok(()) }
+            })?;
+            if bundle.is_empty() { Ok(()) } else { send(&mut bundle) }
         });
         let (sender, meter) = (self.sender.clone(), Arc::clone(&self.meter));
         tokio::spawn(async move {
-            while let Some(supply) = outbox.recv().await {
-                let said = Said::by(&supply);
-                let message = ToHelper::Supply { request, supply };
-                if sender.send_counted(&message, |framed| meter.supplied(said, framed)).await.is_err() {
+            while let Some(supplies) = outbox.recv().await {
+                let said: Vec<Said> = supplies.iter().map(Said::by).collect();
+                let message = ToHelper::Supplies { request, supplies };
+                if sender.send_counted(&message, |framed| meter.supplied(&said, framed)).await.is_err() {
                     // The router sees the loss too and says why.
                     return;
                 }
@@ -355,6 +365,11 @@ impl HostSession {
         let why = routes.lost.as_deref().unwrap_or("the helper ended").to_owned();
         HostError::Lost { why }
     }
+}
+
+/// Whether a message is worth a frame: it carries much, or has the host copy much.
+fn gives_work(supply: &Supply) -> bool {
+    matches!(supply, Supply::Copy { len, .. } if *len >= LONG_COPY) || supply.is_packed()
 }
 
 /// Forgets a request however its future ends.
