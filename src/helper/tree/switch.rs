@@ -14,7 +14,7 @@ use super::{TreeChange, ground::Ground, work::Switch};
 use crate::{
     helper::failure::io_failure,
     plan::{FailureKind, OpFailure},
-    tree::{EntryKind, RelPath},
+    tree::{Entry, EntryKind, RelPath},
 };
 
 /// So many bytes of contents are worth being found by the next run.
@@ -78,6 +78,7 @@ impl<'a> Switching<'a> {
     /// Switches. After an error every file is still wholly old or wholly new.
     pub(super) fn run(&mut self) -> Result<(), OpFailure> {
         let change = self.change;
+        self.prepare_linked()?;
         for stage in &change.work.stages {
             let path = change.wanted[stage.entry].path.as_bytes();
             let switched = match stage.switch {
@@ -93,6 +94,39 @@ impl<'a> Switching<'a> {
         }
         self.delete()?;
         self.set_attributes()
+    }
+
+    /// A file that gets more names is given their attributes first, so that no new name ever shows others. One that has
+    /// other names already keeps what goes with those until they are dealt with.
+    fn prepare_linked(&mut self) -> Result<(), OpFailure> {
+        let change = self.change;
+        let stages = change.work.stages.iter().map(|stage| &change.wanted[stage.entry].kind);
+        let linked = |kind: &'a EntryKind| if let EntryKind::HardLink { to } = kind { Some(to) } else { None };
+        let linked: BTreeSet<&RelPath> = stages.filter_map(linked).collect();
+        for entry in change.work.attributes.iter().map(|index| &change.wanted[*index]) {
+            let found = &change.state.found;
+            let at = found.binary_search_by(|found| found.path.cmp(&entry.path));
+            if linked.contains(&entry.path) && at.is_ok_and(|at| found[at].status.is_only_name) {
+                let given = self.give_attributes(entry);
+                given.map_err(|error| self.failure("set the attributes of", entry.path.as_bytes(), &error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Owner, extended attributes and mode of what is there with others.
+    fn give_attributes(&mut self, entry: &Entry) -> io::Result<()> {
+        let (change, path) = (self.change, entry.path.as_bytes());
+        if change.uid.is_some() || change.gid.is_some() {
+            self.ground.set_owner(path, change.uid, change.gid)?;
+        }
+        if let EntryKind::File { mode, .. } | EntryKind::Dir { mode } = entry.kind {
+            if change.xattrs {
+                self.ground.set_xattrs(path, mode, entry.xattrs())?;
+            }
+            self.ground.set_mode(path, mode)?;
+        }
+        Ok(())
     }
 
     /// Renames. Two names of one file stay both when one is renamed to the other, so the unfinished one has to be removed.
@@ -128,16 +162,8 @@ impl<'a> Switching<'a> {
             if !is_touched && !was_opened && !other.contains(&index) {
                 continue;
             }
-            let mut done = Ok(());
-            if other.contains(&index) && (change.uid.is_some() || change.gid.is_some()) {
-                done = self.ground.set_owner(path, change.uid, change.gid);
-            }
-            if let (EntryKind::File { mode, .. } | EntryKind::Dir { mode }, true) =
-                (&entry.kind, was_opened || other.contains(&index))
-            {
-                if change.xattrs && other.contains(&index) {
-                    done = done.and_then(|()| self.ground.set_xattrs(path, *mode, entry.xattrs()));
-                }
+            let mut done = if other.contains(&index) { self.give_attributes(entry) } else { Ok(()) };
+            if let (EntryKind::Dir { mode }, true) = (&entry.kind, was_opened) {
                 done = done.and_then(|()| self.ground.set_mode(path, *mode));
             }
             if is_touched {

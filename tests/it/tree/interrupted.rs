@@ -28,13 +28,13 @@ fn is_temporary(path: &Path) -> bool {
     path.iter().any(|part| part.to_string_lossy().starts_with(".ovs-cuisine."))
 }
 
-/// What the real rsync would still do. Compared is all that `-a` compares but times, by content: a time alone is no
+/// What the real rsync would still do. Compared is all that `-aH` compares but times, by content: a time alone is no
 /// difference for us and is not brought over. Owners are compared because both trees belong to the tests' own user.
 fn rsync_says(world: &World) -> String {
     let mut from = world.src().into_os_string();
     from.push("/");
     let output = Command::new("rsync")
-        .args(["-n", "-a", "--no-times", "--checksum", "--delete", "--itemize-changes"])
+        .args(["-n", "-aH", "--no-times", "--checksum", "--delete", "--itemize-changes"])
         .args([from.as_os_str(), world.dst().as_os_str()])
         .output()
         .unwrap();

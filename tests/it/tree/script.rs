@@ -51,6 +51,8 @@ pub(super) enum Edit {
     Touch(String),
     /// The same content under another name.
     Copy(String, String),
+    /// Another name of the same file.
+    Name(String, String),
 }
 
 /// Few names, so that edits meet what is there: file over directory, link over file and so on.
@@ -82,6 +84,7 @@ pub(super) fn script() -> impl Strategy<Value = Vec<Edit>> {
         2 => (path(), prop_oneof![Just(0o700), Just(0o711), Just(0o555)]).prop_map(|(path, mode)| Edit::Chmod(path, mode)),
         1 => path().prop_map(Edit::Touch),
         1 => (path(), path()).prop_map(|(from, to)| Edit::Copy(from, to)),
+        2 => (path(), path()).prop_map(|(from, to)| Edit::Name(from, to)),
     ];
     prop::collection::vec(edit, 1..20)
 }
@@ -220,6 +223,14 @@ fn apply(root: &Path, edit: &Edit) {
                 && is_free(root, &to)
             {
                 fs_err::copy(from, to).unwrap();
+            }
+        }
+        Edit::Name(from, to) => {
+            let to = root.join(to);
+            if let Some(from) = file(from)
+                && is_free(root, &to)
+            {
+                fs_err::hard_link(from, to).unwrap();
             }
         }
     }
