@@ -225,6 +225,12 @@ impl Manifest {
             return Err(ManifestError::TooLarge { entries: 0 });
         }
         let body = bytes.strip_prefix(MAGIC).ok_or(ManifestError::Format)?;
+        // What is said of the number of entries comes before they are unfolded, each to many times its encoding.
+        let (_, listed) = postcard::take_from_bytes::<u32>(body).map_err(|_| ManifestError::Format)?;
+        let (entries, _) = postcard::take_from_bytes::<usize>(listed).map_err(|_| ManifestError::Format)?;
+        if entries > MAX_ENTRIES {
+            return Err(ManifestError::TooLarge { entries });
+        }
         let (packed, rest) = postcard::take_from_bytes::<Packed>(body).map_err(|_| ManifestError::Format)?;
         if !rest.is_empty() || packed.root_mode > 0o7777 {
             return Err(ManifestError::Format);
@@ -506,6 +512,14 @@ mod tests {
         }
         let bytes = postcard::to_extend(&Packed { root_mode: 0, entries }, MAGIC.to_vec()).unwrap();
         assert!(matches!(Manifest::decode(&bytes), Err(ManifestError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn more_entries_than_can_be_are_refused_before_they_are_unfolded() {
+        let mut bytes = postcard::to_extend(&0u32, MAGIC.to_vec()).unwrap();
+        bytes = postcard::to_extend(&(MAX_ENTRIES + 1), bytes).unwrap();
+        assert_eq!(Manifest::decode(&bytes), Err(ManifestError::TooLarge { entries: MAX_ENTRIES + 1 }));
+        assert_eq!(Manifest::decode(MAGIC), Err(ManifestError::Format));
     }
 
     proptest! {

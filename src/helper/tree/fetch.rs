@@ -9,6 +9,7 @@ use std::{
 
 use zstd::zstd_safe::{DCtx, DParameter};
 
+use super::sink::{Plain, Sink};
 use crate::{
     helper::failure::io_failure,
     plan::{FailureKind, OpFailure},
@@ -20,8 +21,10 @@ use crate::{
 
 /// Most chunks of one old file that are proposed: 4 GiB at the usual length, 5 MB of message.
 const MAX_CHUNKS: usize = 256 * 1024;
-/// Buffer for copying from an old file in bytes: where the file system is a program, each call is dear.
-const BUFFER: usize = 512 * 1024;
+/// Shorter parts of an old version are taken over without a thread that writes.
+const LONG_COPY: u64 = 128 * 1024;
+/// Buffer for those in bytes.
+const SHORT: usize = 64 * 1024;
 /// Largest window of a patch as a power of two: its prefix and what it decompresses to, both at their longest.
 const MAX_WINDOW_LOG: u32 = 24;
 
@@ -105,7 +108,7 @@ impl<'a> Reception<'a> {
     ) -> Result<Self, OpFailure> {
         supplier.demand(Demand { wants }).map_err(|error| io_failure("ask for the content of", &subject, &error))?;
         let literals = LiteralDecoder::new().map_err(|error| io_failure("receive", &subject, &error))?;
-        Ok(Self { supplier, literals, buffer: vec![0; BUFFER] })
+        Ok(Self { supplier, literals, buffer: vec![0; SHORT] })
     }
 
     /// Receives the next content into `out`; `name` is what it is for. Never gives `out` more than `size` bytes. With
@@ -118,7 +121,7 @@ impl<'a> Reception<'a> {
         digest: Digest,
         size: u64,
         old: Option<&OldFile>,
-        out: &mut dyn Write,
+        out: &mut dyn Sink,
         name: &dyn Display,
     ) -> Result<Received, OpFailure> {
         let mut target = Target { out, hasher: blake3::Hasher::new(), left: size, name };
@@ -165,14 +168,19 @@ impl<'a> Reception<'a> {
         let mut at = from;
         let to = from.checked_add(len).ok_or_else(|| target.refuse(&"it refers to what no file can hold"))?;
         while at < to {
-            let wanted = usize::try_from(to - at).unwrap_or(BUFFER).min(BUFFER);
-            let count = match file.read_at(&mut self.buffer[..wanted], at) {
+            let mut own = if len < LONG_COPY { None } else { Some(target.out.buffer()) };
+            let buffer = own.as_mut().unwrap_or(&mut self.buffer);
+            let wanted = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
+            let count = match file.read_at(&mut buffer[..wanted], at) {
                 Ok(0) => return Err(target.refuse(&"the old version became shorter meanwhile")),
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
                 Err(error) => return Err(io_failure("read the old version of", target.name, &error)),
             };
-            target.write(&self.buffer[..count])?;
+            match own {
+                Some(buffer) => target.give(buffer, count)?,
+                None => target.write(&self.buffer[..count])?,
+            }
             at += count as u64;
         }
         Ok(())
@@ -198,18 +206,28 @@ fn patched(file: &File, offset: u64, prefix: u32, len: u32, frame: &[u8]) -> io:
 
 /// Where a content goes; counts and hashes it.
 struct Target<'a> {
-    out: &'a mut dyn Write,
+    out: &'a mut dyn Sink,
     hasher: blake3::Hasher,
     left: u64,
     name: &'a dyn Display,
 }
 
 impl Target<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), OpFailure> {
+    fn count(&mut self, bytes: &[u8]) -> Result<(), OpFailure> {
         self.left =
             (self.left.checked_sub(bytes.len() as u64)).ok_or_else(|| self.refuse(&"more came than was announced"))?;
         self.hasher.update(bytes);
-        self.out.write_all(bytes).map_err(|error| io_failure("write", self.name, &error))
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), OpFailure> {
+        self.count(bytes)?;
+        self.out.take(bytes).map_err(|error| io_failure("write", self.name, &error))
+    }
+
+    fn give(&mut self, buffer: Vec<u8>, len: usize) -> Result<(), OpFailure> {
+        self.count(&buffer[..len])?;
+        self.out.give(buffer, len).map_err(|error| io_failure("write", self.name, &error))
     }
 
     fn finish(self, digest: Digest) -> Result<(), OpFailure> {
@@ -236,7 +254,7 @@ pub fn fetch_blob(
     let name = format!("content {}", digest.short());
     let want = Want { digest, size, old: Old::Nothing };
     // Without an old version there is nothing but the whole.
-    Reception::open(supplier, vec![want], &name)?.receive(digest, size, None, out, &name).map(drop)
+    Reception::open(supplier, vec![want], &name)?.receive(digest, size, None, &mut Plain::new(out), &name).map(drop)
 }
 
 /// Fetches one content into memory, of which an old version is at hand. `name` is what it is for.
@@ -252,14 +270,19 @@ pub(super) fn fetch_bytes(
         && let Ok(chunks) = old.chunks()
     {
         let want = Want { digest, size, old: chunks };
-        let received =
-            Reception::open(supplier, vec![want], name)?.receive(digest, size, Some(old), &mut bytes, &name)?;
+        let received = Reception::open(supplier, vec![want], name)?.receive(
+            digest,
+            size,
+            Some(old),
+            &mut Plain::new(&mut bytes),
+            &name,
+        )?;
         if matches!(received, Received::Whole) {
             return Ok(bytes);
         }
         bytes.clear();
     }
     let want = Want { digest, size, old: Old::Nothing };
-    Reception::open(supplier, vec![want], name)?.receive(digest, size, None, &mut bytes, &name)?;
+    Reception::open(supplier, vec![want], name)?.receive(digest, size, None, &mut Plain::new(&mut bytes), &name)?;
     Ok(bytes)
 }

@@ -9,6 +9,7 @@ mod names;
 mod put;
 mod release;
 mod salvage;
+mod sink;
 mod space;
 mod stage;
 mod state;

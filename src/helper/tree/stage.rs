@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Read},
 };
 
 use rustix::{
@@ -17,6 +17,7 @@ use super::{
     fetch::{OldFile, Received, Reception},
     ground::{Ground, timestamps},
     salvage::Salvage,
+    sink::Sink,
     state::{Found, owner_fits},
     work::Stage,
 };
@@ -220,7 +221,7 @@ impl<'a> Staging<'a> {
                 continue;
             };
             let mut draft = self.create(new)?;
-            draft.write_all(content).map_err(|error| self.failure("write", new.entry, &error))?;
+            draft.take(content).map_err(|error| self.failure("write", new.entry, &error))?;
             self.finish(draft, new)?;
         }
         Ok(lacking)
@@ -339,7 +340,7 @@ impl<'a> Staging<'a> {
         let mut from = from.take(new.size + 1);
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             hasher.update(&buffer[..count]);
-            draft.write_all(&buffer[..count]).map_err(|error| self.failure("write", new.entry, &error))?;
+            draft.take(&buffer[..count]).map_err(|error| self.failure("write", new.entry, &error))?;
         }
         if Digest::from(hasher.finalize()) == new.digest {
             self.finish(draft, new)?;
