@@ -89,6 +89,14 @@ pub struct TreeChange {
     left: Option<Left>,
 }
 
+/// A file that is made new.
+#[derive(Debug, Clone, Copy)]
+struct New {
+    size: u64,
+    digest: Digest,
+    has_holes: bool,
+}
+
 /// What runs that were cut off left.
 #[derive(Debug)]
 struct Left {
@@ -293,7 +301,7 @@ impl TreeChange {
             created: count('+'),
             modified: count('~'),
             removed: count('-'),
-            bytes: self.new_files().map(|(size, _)| size).sum(),
+            bytes: self.new_files().map(|new| new.size).sum(),
             paths: paths.iter().take(MAX_PATHS).map(|(path, mark)| format!("{mark} {path}")).collect(),
         };
         let action = if self.state.root.is_some() { Action::Modify } else { Action::Create };
@@ -309,11 +317,14 @@ impl TreeChange {
         Diff::of(change)
     }
 
-    /// Sizes and digests of files that are made new.
-    fn new_files(&self) -> impl Iterator<Item = (u64, Digest)> {
-        self.work.stages.iter().filter_map(|stage| match self.wanted[stage.entry].kind {
-            EntryKind::File { size, digest, .. } => Some((size, digest)),
-            _ => None,
+    /// Files that are made new.
+    fn new_files(&self) -> impl Iterator<Item = New> {
+        self.work.stages.iter().filter_map(|stage| {
+            let entry = &self.wanted[stage.entry];
+            match entry.kind {
+                EntryKind::File { size, digest, .. } => Some(New { size, digest, has_holes: entry.has_holes() }),
+                _ => None,
+            }
         })
     }
 

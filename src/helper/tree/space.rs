@@ -41,7 +41,8 @@ pub(super) fn check(change: &TreeChange) -> Result<(), OpFailure> {
 }
 
 /// Bytes of new files in whole blocks. Content that only gets another name is left out, even where it turns out that a
-/// copy is needed: better to try than to refuse a rename on a full disk.
+/// copy is needed: better to try than to refuse a rename on a full disk. So are files with holes, of which nobody knows
+/// how many blocks they will have.
 fn needed(change: &TreeChange, block: u64) -> u64 {
     let going = change.going();
     let renamed: HashSet<Digest> = (change.state.found.iter())
@@ -51,7 +52,7 @@ fn needed(change: &TreeChange, block: u64) -> u64 {
             _ => None,
         })
         .collect();
-    let sizes = change.new_files().filter(|(_, digest)| !renamed.contains(digest)).map(|(size, _)| size);
+    let sizes = change.new_files().filter(|new| !new.has_holes && !renamed.contains(&new.digest)).map(|new| new.size);
     sizes.map(|size| size.div_ceil(block).saturating_mul(block)).fold(0, u64::saturating_add)
 }
 

@@ -63,6 +63,18 @@ fn too_little_space_is_found_before_the_first_write() {
 }
 
 #[test]
+fn a_file_of_holes_needs_no_space_for_them() {
+    let world = World::new();
+    let dst = world.dst();
+    let _mounted = Mounted::new(&dst, "size=1m");
+    let image = fs_err::File::create(world.src().join("image")).unwrap();
+    image.file().set_len(50_000_000).unwrap();
+    drop(image);
+    world.sync_well();
+    world.assert_equal();
+}
+
+#[test]
 fn space_that_others_take_meanwhile_leaves_the_old_tree() {
     let world = World::new();
     let dst = world.dst();
