@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{self, Read},
     num::NonZero,
+    os::unix::fs::FileExt,
     sync::{
         OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -11,6 +12,7 @@ use std::{
     thread,
 };
 
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
 use rustix::{
     fs::{FileType, fstat},
     io::Errno,
@@ -26,6 +28,12 @@ const MAX_THREADS: usize = 8;
 const FEW_FILES: usize = 16;
 /// ...when they have fewer bytes than this together.
 const FEW_BYTES: u64 = 1024 * 1024;
+/// A file this long or longer is read on several threads...
+const LONG_FILE: u64 = 16 * 1024 * 1024;
+/// ...at most so many...
+const MAX_THREADS_OF_FILE: usize = 4;
+/// ...in parts of so many bytes: subtrees of the hash, so a power of two.
+const PART: u64 = 4 * 1024 * 1024;
 /// How often a file that changes while it is read is read again.
 const TRIES: u32 = 3;
 
@@ -117,13 +125,56 @@ fn hash_file(root: &Root, path: &RelPath, buffer: &mut [u8]) -> Result<Hashed, H
             return Err(HashError::Vanished);
         }
         let mut file = File::from(fd);
-        let (digest, size) = digest_of(&mut file, buffer)?;
+        let (digest, size) = if before.size >= LONG_FILE {
+            match digest_of_long(&file, before.size) {
+                Ok(digest) => (digest, before.size),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
+                Err(error) => return Err(error.into()),
+            }
+        } else {
+            digest_of(&mut file, buffer)?
+        };
         let after = Status::from(fstat(&file).map_err(io::Error::from)?);
         if size == before.size && before.key() == after.key() {
             return Ok(Hashed { digest, status: after });
         }
     }
     Err(HashError::Changing)
+}
+
+/// Hash of the first `size` bytes of a long file, read on several threads. An error when it is shorter now.
+fn digest_of_long(file: &File, size: u64) -> io::Result<Digest> {
+    let offsets: Vec<u64> = (0..size.div_ceil(PART)).map(|part| part * PART).collect();
+    let parts = in_parallel(&offsets, MAX_THREADS_OF_FILE, || {
+        let mut buffer = vec![0; BUFFER];
+        move |offset: &u64| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.set_input_offset(*offset);
+            let (mut at, end) = (*offset, size.min(offset + PART));
+            while at < end {
+                let wanted = usize::try_from(end - at).unwrap_or(BUFFER).min(BUFFER);
+                file.read_exact_at(&mut buffer[..wanted], at)?;
+                hasher.update(&buffer[..wanted]);
+                at += wanted as u64;
+            }
+            Ok(hasher.finalize_non_root())
+        }
+    });
+    let parts = parts.into_iter().collect::<io::Result<Vec<ChainingValue>>>()?;
+    let left = left_subtree_len(size);
+    let (before, after) = parts.split_at(usize::try_from(left / PART).map_err(io::Error::other)?);
+    Ok(merge_subtrees_root(&joined(before, left), &joined(after, size - left), Mode::Hash).into())
+}
+
+/// What the hashes of parts that follow each other, `len` bytes together, come to.
+fn joined(parts: &[ChainingValue], len: u64) -> ChainingValue {
+    if len <= PART {
+        return parts[0];
+    }
+    let left = left_subtree_len(len);
+    // Of a power of two of parts, so a whole number.
+    let (before, after) = parts.split_at(usize::try_from(left / PART).unwrap_or(parts.len()));
+    merge_subtrees_non_root(&joined(before, left), &joined(after, len - left), Mode::Hash)
 }
 
 /// Hash and length of all that a reader gives.
@@ -145,7 +196,22 @@ pub(super) fn digest_of(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    #[test]
+    fn a_long_file_has_the_hash_of_a_short_one() {
+        let part = usize::try_from(PART).unwrap();
+        let mut bytes = vec![0; 9 * part + 12_345];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        for len in [part + 1, 2 * part, 2 * part + 1, 3 * part, 4 * part - 1, 8 * part, 9 * part + 12_345] {
+            assert_eq!(digest_of_long(&file, len as u64).unwrap(), Digest::of(&bytes[..len]), "{len}");
+        }
+        assert!(digest_of_long(&file, 20 * PART).is_err(), "a file that became shorter");
+    }
 
     #[test]
     fn results_keep_the_order_on_any_number_of_threads() {
