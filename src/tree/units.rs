@@ -2,7 +2,9 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    io, panic,
+    io,
+    num::NonZero,
+    panic,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
 };
@@ -93,6 +95,39 @@ pub(super) fn units(wants: &[Want]) -> Vec<Unit<'_>> {
 #[derive(Debug, Default)]
 pub(super) struct SharedUnits {
     kept: Mutex<Kept>,
+    turns: Turns,
+}
+
+/// So many units are made at once as there are cores: more would hold memory and be no sooner.
+#[derive(Debug)]
+struct Turns {
+    free: Mutex<usize>,
+    given_back: Condvar,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        Self { free: Mutex::new(cores), given_back: Condvar::new() }
+    }
+}
+
+impl Turns {
+    /// Waits for a turn, which lasts until it is dropped.
+    fn take(&self) -> Turn<'_> {
+        let free = self.given_back.wait_while(lock(&self.free), |free| *free == 0);
+        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Turn(self)
+    }
+}
+
+struct Turn<'a>(&'a Turns);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.free) += 1;
+        self.0.given_back.notify_one();
+    }
 }
 
 #[derive(Debug, Default)]
@@ -115,7 +150,9 @@ impl SharedUnits {
         if let Some(made) = &*slot {
             return Ok(Arc::clone(made));
         }
+        let turn = self.turns.take();
         let made = work();
+        drop(turn);
         if let Ok(made) = &made
             && !made.iter().any(|message| matches!(message, Supply::Gone { .. }))
         {
@@ -308,6 +345,29 @@ mod tests {
         }
         assert_eq!(made(0), 41, "the oldest had to go");
         assert!(lock(&shared.kept).bytes <= MOST_SHARED);
+    }
+
+    #[test]
+    fn no_more_units_are_made_at_once_than_there_are_turns() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let shared =
+            SharedUnits { turns: Turns { free: Mutex::new(2), given_back: Condvar::new() }, ..Default::default() };
+        let wants: Vec<Want> = (0..24).map(|number| want(number, 100, Old::Nothing)).collect();
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let make = || {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            thread::yield_now();
+            now.fetch_sub(1, Ordering::SeqCst);
+            Ok(vec![Supply::End].into())
+        };
+        thread::scope(|scope| {
+            for index in 0..wants.len() {
+                let (shared, wants, make) = (&shared, &wants, &make);
+                scope.spawn(move || shared.made(&Unit::Wants(&wants[index..=index]), make).unwrap());
+            }
+        });
+        assert!((1..=2).contains(&most.into_inner()));
+        assert_eq!(*lock(&shared.turns.free), 2, "every turn was given back");
     }
 
     #[test]
