@@ -93,24 +93,24 @@ impl Sources {
             return Ok(tree.summary().clone());
         }
         let refusal = |error: ScanError| Refusal { why: super::error::chain(&error), hint: error.hint() };
-        let tree = self.scan(key).map_err(refusal)?;
-        let summary = tree.summary().clone();
+        let tree = self.scan_first(key).map_err(refusal)?;
+        Ok(scanned.insert(tree).summary().clone())
+    }
+
+    /// Scans a tree for the first time in this run, and offers it.
+    fn scan_first(&self, key: &TreeKey) -> Result<SourceTree, ScanError> {
+        let tree = self.scan(key)?;
         lock(&self.roots).note(&key.source, &tree);
-        self.add(|contents| contents.add_tree(&tree));
-        *scanned = Some(tree);
-        Ok(summary)
+        self.offer(&tree);
+        Ok(tree)
     }
 
     /// Scans a tree that will probably be asked for. What goes wrong here is said when it is. Blocks.
     pub(super) fn foresee(&self, key: &TreeKey) {
         let scanned = Arc::clone(lock(&self.foreseen).entry(key.clone()).or_default());
         let mut scanned = lock(&scanned);
-        if scanned.is_none()
-            && let Ok(tree) = self.scan(key)
-        {
-            lock(&self.roots).note(&key.source, &tree);
-            self.add(|contents| contents.add_tree(&tree));
-            *scanned = Some(tree);
+        if scanned.is_none() {
+            *scanned = self.scan_first(key).ok();
         }
     }
 
@@ -131,8 +131,12 @@ impl Sources {
 
     /// All trees that recipes have asked for, as they were scanned last.
     pub(super) fn all_scanned(&self) -> Vec<SourceTree> {
-        let trees: Vec<Scanned> = lock(&self.trees).values().map(Arc::clone).collect();
-        trees.iter().filter_map(|scanned| lock(scanned).clone()).collect()
+        self.trees().iter().filter_map(|(_, scanned)| lock(scanned).clone()).collect()
+    }
+
+    /// The trees that recipes have asked for: not held, so that each can be waited for while others are added.
+    fn trees(&self) -> Vec<(TreeKey, Scanned)> {
+        lock(&self.trees).iter().map(|(key, scanned)| (key.clone(), Arc::clone(scanned))).collect()
     }
 
     /// What is kept of trees that hosts have.
@@ -162,11 +166,9 @@ impl Sources {
 
     /// Whether this is the manifest of such a source.
     pub(super) fn is_replaced(&self, manifest: Digest) -> bool {
-        let trees: Vec<(PathBuf, Scanned)> =
-            lock(&self.trees).iter().map(|(key, scanned)| (key.source.clone(), Arc::clone(scanned))).collect();
         let is_of = |scanned: &Scanned| lock(scanned).as_ref().is_some_and(|tree| tree.summary().manifest == manifest);
         let replaced = self.replaced();
-        trees.iter().any(|(path, scanned)| replaced.contains(path) && is_of(scanned))
+        self.trees().iter().any(|(key, scanned)| replaced.contains(&key.source) && is_of(scanned))
     }
 
     /// Whether a recipe has asked for a tree.
@@ -176,12 +178,11 @@ impl Sources {
 
     /// The trees that recipes have asked for.
     pub(super) fn watched(&self) -> Vec<WatchedTree> {
-        let trees: Vec<(TreeKey, Scanned)> =
-            lock(&self.trees).iter().map(|(key, scanned)| (key.clone(), Arc::clone(scanned))).collect();
-        let watched = trees.into_iter().map(|(TreeKey { source: path, ignore, .. }, scanned)| match &*lock(&scanned) {
-            Some(tree) => WatchedTree { path, ignore: tree.summary().ignore.clone(), files: tree.summary().files },
-            None => WatchedTree { path, ignore, files: 0 },
-        });
+        let watched =
+            self.trees().into_iter().map(|(TreeKey { source: path, ignore, .. }, scanned)| match &*lock(&scanned) {
+                Some(tree) => WatchedTree { path, ignore: tree.summary().ignore.clone(), files: tree.summary().files },
+                None => WatchedTree { path, ignore, files: 0 },
+            });
         watched.collect()
     }
 
@@ -190,11 +191,9 @@ impl Sources {
     /// Afterwards the sources offer what the trees hold now. A tree that cannot be read counts as another: the recipe
     /// that asks for it next gets the error.
     pub(super) fn refresh(&self, touched: &Touched) -> bool {
-        let trees: Vec<(TreeKey, Scanned)> =
-            lock(&self.trees).iter().map(|(key, scanned)| (key.clone(), Arc::clone(scanned))).collect();
         let (mut is_other, mut offered) = (false, lock(&self.contents).emptied());
         lock(&self.roots).replaced.clear();
-        for (key, scanned) in trees {
+        for (key, scanned) in self.trees() {
             let mut scanned = lock(&scanned);
             let tree = match (&*scanned, touched.below(&key.source)) {
                 (Some(before), Some(paths)) => self.look_again(before, &paths, &key).ok(),

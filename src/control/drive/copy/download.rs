@@ -10,9 +10,9 @@ use super::{
     receiver::{Program, Receiver},
 };
 use crate::{
-    control::drive::offer::OpenOffer,
+    control::drive::{meter::Said, offer::OpenOffer},
     plan::{HostName, OfferKind, Put},
-    tree::{Demand, Digest, Supply},
+    tree::{Demand, Digest},
     wire::{FromHelper, Mode, ToHelper},
 };
 
@@ -123,9 +123,8 @@ async fn answer(
         let supply = offer.next_supply().await?;
         // The manifest, which every copy sends, is none of its content.
         if *digest != offer.offer.tree.manifest {
-            *sent = sent.saturating_add(match &supply {
-                Supply::Take(bytes) => *bytes,
-                Supply::Patch { len, .. } => u64::from(*len),
+            *sent = sent.saturating_add(match Said::by(&supply) {
+                Said::New(bytes) => bytes,
                 _ => 0,
             });
         }
