@@ -272,7 +272,7 @@ async fn probe(
     Some(healthy)
 }
 
-async fn run_steps(
+pub(super) async fn run_steps(
     crew: &Arc<Crew>,
     component: &Arc<Component>,
     host: &HostName,

@@ -11,6 +11,7 @@ mod explain;
 mod eye;
 mod fleet;
 mod graph;
+mod leaving;
 mod ledger;
 mod meter;
 mod meters;

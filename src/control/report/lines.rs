@@ -58,8 +58,8 @@ pub(super) fn live(event: &RunEvent, kind: RunKind, verbosity: u8) -> Option<(Op
             Some((Some(host), format!("{component}: {} cannot be told: {}", paint(YELLOW, "?"), clean(why))))
         }
         RunEvent::Health { component, host, healthy, probes } if chatty || !healthy => {
-            let word = if *healthy { paint(GREEN, "healthy") } else { paint(RED, "not healthy") };
-            Some((Some(host), format!("{component}: {word} ({})", plural(u64::from(*probes), "probe", "probes"))))
+            let probes = plural(u64::from(*probes), "probe", "probes");
+            Some((Some(host), format!("{component}: {} ({probes})", health_word(*healthy))))
         }
         RunEvent::ComponentFinished { component, status, millis }
             if chatty || (matches!(kind, RunKind::Deploy | RunKind::Lab) && *status != Status::Unchanged) =>
@@ -70,11 +70,19 @@ pub(super) fn live(event: &RunEvent, kind: RunKind, verbosity: u8) -> Option<(Op
             let hosts = plural(hosts.len() as u64, "host", "hosts");
             Some((None, format!("{component}: in sync on {hosts}, watching {}", clean(&sources.join(", ")))))
         }
+        RunEvent::Leaving { component, host, done } => {
+            let verb = if *done { "leaves" } else { "would leave" };
+            Some((Some(host), format!("{component}: {} {verb}", marker(Action::Remove))))
+        }
         RunEvent::Warning { host, text } => {
             Some((host.as_ref(), format!("{} {}", paint(YELLOW.bold(), "warning:"), clean(text))))
         }
         _ => None,
     }
+}
+
+fn health_word(healthy: bool) -> String {
+    if healthy { paint(GREEN, "healthy") } else { paint(RED, "not healthy") }
 }
 
 /// What a push says by itself; the rest is in the line of the change set, failures before it.
