@@ -23,6 +23,7 @@ mod sources;
 mod store;
 mod surroundings;
 mod target;
+mod turns;
 mod usual;
 mod watch;
 

@@ -71,14 +71,17 @@ pub(super) fn live(event: &RunEvent, kind: RunKind, verbosity: u8) -> Option<(Op
             Some((None, format!("{component}: in sync on {hosts}, watching {}", clean(&sources.join(", ")))))
         }
         RunEvent::Leaving { component, host, done } => {
-            let verb = if *done { "leaves" } else { "would leave" };
-            Some((Some(host), format!("{component}: {} {verb}", marker(Action::Remove))))
+            Some((Some(host), format!("{component}: {} {}", marker(Action::Remove), leaving_words(*done))))
         }
         RunEvent::Warning { host, text } => {
             Some((host.as_ref(), format!("{} {}", paint(YELLOW.bold(), "warning:"), clean(text))))
         }
         _ => None,
     }
+}
+
+fn leaving_words(done: bool) -> &'static str {
+    if done { "leaves" } else { "would leave" }
 }
 
 fn health_word(healthy: bool) -> String {
