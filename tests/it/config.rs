@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt::Write as _, io::ErrorKind, time::Duration}
 
 use etcd_client::{Compare, CompareOp, GetOptions, Permission, PutOptions, Txn, TxnOp};
 use ovs_cuisine::{
-    control::config::{ConfigError, LoginMode, Store, StoreAccess, Value, Wish},
+    control::config::{ConfigError, Grant, LoginMode, Store, StoreAccess, Value, Wish},
     plan::{Action, ComponentName, Secret},
 };
 use tokio::time::timeout;
@@ -25,7 +25,7 @@ fn secret(text: &str) -> Secret<String> {
 fn wish(keys: &[(&str, &str)]) -> Wish {
     let value = |text: &str| Value { bytes: text.into(), secret: false };
     let keys = keys.iter().map(|(key, text)| (format!("/ovs/agent/{key}"), value(text))).collect();
-    Wish { component: component("agent"), prefix: "/ovs/agent/".to_owned(), keys }
+    Wish { component: component("agent"), prefixes: vec!["/ovs/agent/".to_owned()], keys }
 }
 
 async fn changes(store: &Store, wish: &Wish) -> Vec<(String, Action, bool)> {
@@ -117,7 +117,8 @@ async fn a_component_reads_its_own_prefix_and_nothing_else() {
     let etcd = Etcd::start(&[]);
     let store = etcd.store().await;
     let (agent, password) = (component("agent"), secret("agent-pw"));
-    let login = |mode| store.ensure_login(&agent, "/ovs/agent/", &password, mode);
+    let grants = [Grant::read("/ovs/agent/")];
+    let login = |mode| store.ensure_login(&agent, &grants, &password, mode);
     let looked = login(LoginMode::Check).await.unwrap().unwrap();
     assert_eq!(looked.action, Action::Create);
     assert_eq!(login(LoginMode::Check).await.unwrap(), Some(looked.clone()), "check changes nothing");
@@ -142,7 +143,8 @@ async fn a_login_that_was_changed_is_mended() {
     let etcd = Etcd::start(&[]);
     let store = etcd.store().await;
     let (agent, password) = (component("agent"), secret("agent-pw"));
-    let login = |mode| store.ensure_login(&agent, "/ovs/agent/", &password, mode);
+    let grants = [Grant::read("/ovs/agent/")];
+    let login = |mode| store.ensure_login(&agent, &grants, &password, mode);
     login(LoginMode::Apply).await.unwrap();
     let mut hand = etcd.root().await;
     hand.user_change_password("agent", "other").await.unwrap();
@@ -159,19 +161,17 @@ async fn a_login_that_was_changed_is_mended() {
     let details = login(LoginMode::Apply).await.unwrap().unwrap().details;
     assert!(details.contains(&"new role".to_owned()) && details.contains(&"its role".to_owned()), "{details:?}");
     assert_eq!(login(LoginMode::Apply).await.unwrap(), None);
-    let moved = store.ensure_login(&agent, "/ovs/moved/", &password, LoginMode::Apply).await.unwrap().unwrap();
+    let moved =
+        store.ensure_login(&agent, &[Grant::read("/ovs/moved/")], &password, LoginMode::Apply).await.unwrap().unwrap();
     assert_eq!(moved.details, ["may read `/ovs/moved/`", "may no longer touch `/ovs/agent/`"]);
     let mut client = etcd.client(Some(("agent", "agent-pw"))).await.unwrap();
     assert!(client.get("/ovs/moved/x", None).await.is_ok() && client.get("/ovs/agent/x", None).await.is_err());
 
-    for (name, prefix, password) in [
-        ("root", "/x/", "pw"),
-        ("agent", "/x", "pw"),
-        ("agent", "x/", "pw"),
-        ("agent", "/", "pw"),
-        ("agent", "/x/", ""),
-    ] {
-        let result = store.ensure_login(&component(name), prefix, &secret(password), LoginMode::Apply).await;
+    for (name, prefix, password) in
+        [("root", "/x/", "pw"), ("agent", "x/", "pw"), ("agent", "/", "pw"), ("agent", "/x/", "")]
+    {
+        let result =
+            store.ensure_login(&component(name), &[Grant::read(prefix)], &secret(password), LoginMode::Apply).await;
         assert!(matches!(result, Err(ConfigError::BadLogin { .. })), "{name} {prefix}");
     }
 }
@@ -224,7 +224,7 @@ async fn a_component_that_moves_takes_its_keys_along() {
     let store = etcd.store().await;
     deploy(&store, &wish(&[("a", "1"), ("b", "2")])).await;
     let keys = BTreeMap::from([("/moved/a".to_owned(), Value { bytes: b"1".to_vec(), secret: false })]);
-    let moved = Wish { component: component("agent"), prefix: "/moved/".to_owned(), keys };
+    let moved = Wish { component: component("agent"), prefixes: vec!["/moved/".to_owned()], keys };
     assert_eq!(deploy(&store, &moved).await, (1, 2));
     assert_eq!(store.get("/ovs/agent/").await.unwrap(), []);
     assert!(store.compare(&moved).await.unwrap().is_empty());
@@ -351,7 +351,8 @@ async fn an_expired_token_and_a_crash_are_survived() {
     assert_eq!(deploy(&store, &wish(&[("a", "2")])).await, (1, 0));
     etcd.restart();
     assert_eq!(deploy(&store, &wish(&[("a", "3")])).await, (1, 0));
-    let login = store.ensure_login(&component("agent"), "/ovs/agent/", &secret("pw"), LoginMode::Apply).await;
+    let login =
+        store.ensure_login(&component("agent"), &[Grant::read("/ovs/agent/")], &secret("pw"), LoginMode::Apply).await;
     assert!(login.unwrap().is_some());
     etcd.kill();
     let comparing = tokio::spawn(async move { changes(&store, &wish(&[("a", "4")])).await });
@@ -407,9 +408,12 @@ async fn many_components_write_at_once() {
             tokio::spawn(async move {
                 let name = format!("c{index}");
                 let prefix = format!("/ovs/{name}/");
-                store.ensure_login(&component(&name), &prefix, &secret("pw"), LoginMode::Apply).await.unwrap();
+                store
+                    .ensure_login(&component(&name), &[Grant::read(prefix.as_str())], &secret("pw"), LoginMode::Apply)
+                    .await
+                    .unwrap();
                 let keys = BTreeMap::from([(format!("{prefix}a"), Value { bytes: b"1".to_vec(), secret: false })]);
-                let wish = Wish { component: component(&name), prefix, keys };
+                let wish = Wish { component: component(&name), prefixes: vec![prefix], keys };
                 store.apply(store.compare(&wish).await.unwrap()).await.unwrap().written
             })
         })

@@ -481,12 +481,15 @@ async fn a_link_may_name_or_carry_its_ca() {
     let agent = "agent".parse().unwrap();
     let password = ovs_cuisine::plan::Secret::new(PASSWORD.to_owned());
     let apply = ovs_cuisine::control::config::LoginMode::Apply;
-    store.ensure_login(&agent, "/ovs/agent/", &password, apply).await.unwrap();
+    store
+        .ensure_login(&agent, &[ovs_cuisine::control::config::Grant::read("/ovs/agent/")], &password, apply)
+        .await
+        .unwrap();
     let description =
         ovs_cuisine::control::config::Value { bytes: br#"{"argv":["/bin/echo","over tls"]}"#.to_vec(), secret: false };
     let wish = ovs_cuisine::control::config::Wish {
         component: agent,
-        prefix: "/ovs/agent/".to_owned(),
+        prefixes: vec!["/ovs/agent/".to_owned()],
         keys: [(format!("{NODE}/description"), description)].into(),
     };
     store.apply(store.compare(&wish).await.unwrap()).await.unwrap();

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use etcd_client::{Compare, CompareOp, GetOptions, ResponseHeader, Txn, TxnOp, TxnOpResponse, TxnResponse};
 
 use super::{
-    compare::{Comparison, Write},
+    compare::{Comparison, Write, is_below},
     error::ConfigError,
     journal::JournalEntry,
     lock::Lock,
@@ -77,7 +77,7 @@ impl Store {
             observed: comparison.record_revision,
         };
         let size = cost(&comparison.writes) + records.cost();
-        let inside = comparison.writes.iter().all(|write| write.key.starts_with(&comparison.prefix));
+        let inside = comparison.writes.iter().all(|write| is_below(&comparison.prefixes, &write.key));
         if size > REQUEST || comparison.writes.len() > NEST * NEST || (comparison.writes.len() > FLAT && !inside) {
             return self.write_split(lock, comparison, records).await;
         }
@@ -125,16 +125,18 @@ impl Store {
         }
     }
 
-    /// One transaction of many: the prefix is guarded as a whole, so a change of any key below it stops the write.
+    /// One transaction of many: the prefixes are guarded as a whole, so a change of any key below them stops the write.
     async fn write_nested(
         &self,
         lock: &Lock<'_>,
         comparison: &Comparison,
         records: &Records,
     ) -> Result<i64, ConfigError> {
-        let untouched =
-            Compare::mod_revision(comparison.prefix.as_str(), CompareOp::Less, comparison.revision + 1).with_prefix();
-        let guards = vec![lock.guard(), unmoved(&records.key, records.observed), untouched];
+        let untouched = |prefix: &String| {
+            Compare::mod_revision(prefix.as_str(), CompareOp::Less, comparison.revision + 1).with_prefix()
+        };
+        let mut guards = vec![lock.guard(), unmoved(&records.key, records.observed)];
+        guards.extend(comparison.prefixes.iter().map(untouched));
         let mut ops: Vec<TxnOp> = comparison
             .writes
             .chunks(NEST)
@@ -146,8 +148,9 @@ impl Store {
             .with_min_mod_revision(comparison.revision + 1)
             .with_keys_only()
             .with_limit(1);
-        let looks =
-            [lock.look(), TxnOp::get(records.key.as_str(), None), TxnOp::get(comparison.prefix.as_str(), Some(moved))];
+        let mut looks = vec![lock.look(), TxnOp::get(records.key.as_str(), None)];
+        let below = comparison.prefixes.iter();
+        looks.extend(below.map(|prefix| TxnOp::get(prefix.as_str(), Some(moved.clone()))));
         let answer = self.transact(Txn::new().when(guards).and_then(ops).or_else(looks)).await?;
         let revision = answer.header().map_or(0, ResponseHeader::revision);
         if answer.succeeded() {
@@ -158,7 +161,7 @@ impl Store {
         if found.is_ours(records) {
             return Ok(found.revision(&records.key));
         }
-        Err(ConfigError::Conflict { key: found.below(&comparison.prefix).unwrap_or(&records.key).to_owned() })
+        Err(ConfigError::Conflict { key: found.below(&comparison.prefixes).unwrap_or(&records.key).to_owned() })
     }
 
     /// Several transactions, for what does not fit into one request.
@@ -188,10 +191,12 @@ impl Store {
 
     /// Looks at every key of a split write once more, before its first part.
     async fn check_unmoved(&self, comparison: &Comparison) -> Result<(), ConfigError> {
-        let (entries, _) = self.get_at(&comparison.prefix, 0).await?;
-        let mut revisions: BTreeMap<String, i64> =
-            entries.into_iter().map(|entry| (entry.key, entry.revision)).collect();
-        for write in comparison.writes.iter().filter(|write| !write.key.starts_with(&comparison.prefix)) {
+        let mut revisions: BTreeMap<String, i64> = BTreeMap::new();
+        for prefix in &comparison.prefixes {
+            let entries = self.get(prefix).await?;
+            revisions.extend(entries.into_iter().map(|entry| (entry.key, entry.revision)));
+        }
+        for write in comparison.writes.iter().filter(|write| !is_below(&comparison.prefixes, &write.key)) {
             if let Some(entry) = self.get_one(&write.key, 0).await? {
                 revisions.insert(entry.key, entry.revision);
             }
@@ -269,8 +274,8 @@ impl Found {
         self.keys.get(key.as_bytes()).map(|(_, _, value)| value.as_slice())
     }
 
-    fn below(&self, prefix: &str) -> Option<&str> {
-        self.keys.keys().filter_map(|key| std::str::from_utf8(key).ok()).find(|key| key.starts_with(prefix))
+    fn below(&self, prefixes: &[String]) -> Option<&str> {
+        self.keys.keys().filter_map(|key| std::str::from_utf8(key).ok()).find(|key| is_below(prefixes, key))
     }
 
     fn lock_is_ours(&self, lock: &Lock<'_>) -> Result<(), ConfigError> {

@@ -13,6 +13,52 @@ use crate::plan::{Action, ComponentName, Secret};
 /// The user and role that etcd itself asks for before authentication can be enabled.
 const ROOT: &str = "root";
 
+/// A part of the store that a login may touch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// A whole key; one that ends in `/` stands for all keys below it.
+    pub key: String,
+    /// Whether it may write there; it may read in any case.
+    pub write: bool,
+}
+
+impl Grant {
+    /// Reading only.
+    pub fn read(key: impl Into<String>) -> Self {
+        Self { key: key.into(), write: false }
+    }
+
+    /// Reading and writing.
+    pub fn write(key: impl Into<String>) -> Self {
+        Self { key: key.into(), write: true }
+    }
+
+    /// The end of its range as etcd stores it; empty for one key.
+    fn end(&self) -> Vec<u8> {
+        if self.key.ends_with('/') { range_end(&self.key) } else { Vec::new() }
+    }
+
+    fn is(&self, permission: &Permission) -> bool {
+        let wanted = if self.write { PermissionType::Readwrite } else { PermissionType::Read };
+        self.is_range_of(permission) && permission.get_type() == i32::from(wanted)
+    }
+
+    /// Whether it is about the same keys.
+    fn is_range_of(&self, permission: &Permission) -> bool {
+        permission.key() == self.key.as_bytes() && permission.range_end() == self.end()
+    }
+
+    fn permission(&self) -> Permission {
+        let key = self.key.as_str();
+        let permission = if self.write { Permission::read_write(key) } else { Permission::read(key) };
+        if self.key.ends_with('/') { permission.with_prefix() } else { permission }
+    }
+
+    fn details(&self) -> String {
+        format!("may {} `{}`", if self.write { "write" } else { "read" }, self.key)
+    }
+}
+
 /// Whether a login is only looked at, or made so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginMode {
@@ -82,12 +128,11 @@ impl Store {
             .await
     }
 
-    /// A component's own login: user and role named after it, which may read below `prefix` (ends in `/`) and nothing
-    /// else. Whether the password is right is found out by logging in with it.
+    /// A component's own login: user and role named after it, which may do what the grants say and nothing else. Whether the password is right is found out by logging in with it.
     pub async fn ensure_login(
         &self,
         component: &ComponentName,
-        prefix: &str,
+        grants: &[Grant],
         password: &Secret<String>,
         mode: LoginMode,
     ) -> Result<Option<AuthChange>, ConfigError> {
@@ -99,14 +144,14 @@ impl Store {
         if password.expose().is_empty() {
             return bad("needs a password");
         }
-        if !prefix.starts_with('/') || !prefix.ends_with('/') || prefix.len() < 2 {
-            return bad("needs a prefix that begins and ends with `/`");
+        if grants.is_empty() || grants.iter().any(|grant| !grant.key.starts_with('/') || grant.key.len() < 2) {
+            return bad("needs keys to read, which begin with `/`");
         }
         if mode == LoginMode::Apply {
             self.require_auth()?;
         }
         let mut details = Vec::new();
-        self.ensure_role(user, prefix, mode, &mut details).await?;
+        self.ensure_role(user, grants, mode, &mut details).await?;
         let roles = self.roles_of(user).await?;
         match &roles {
             None => details.push("new user".to_owned()),
@@ -144,11 +189,11 @@ impl Store {
         Ok(Some(AuthChange { user: user.to_owned(), action, details }))
     }
 
-    /// The role with exactly one permission.
+    /// The role with exactly these permissions.
     async fn ensure_role(
         &self,
         role: &str,
-        prefix: &str,
+        grants: &[Grant],
         mode: LoginMode,
         details: &mut Vec<String>,
     ) -> Result<(), ConfigError> {
@@ -158,23 +203,16 @@ impl Store {
             Err(error) if Meaning::of(&error) == Meaning::Missing => None,
             Err(error) => return Err(self.connection.explain(&format!("read role `{role}`"), error)),
         };
-        let end = range_end(prefix);
-        let wanted = |permission: &Permission| {
-            permission.key() == prefix.as_bytes()
-                && permission.range_end() == end
-                && permission.get_type() == i32::from(PermissionType::Read)
-        };
-        let has = permissions.as_ref().is_some_and(|list| list.iter().any(wanted));
+        let found: &[Permission] = permissions.as_deref().unwrap_or_default();
+        let missing: Vec<&Grant> =
+            grants.iter().filter(|grant| !found.iter().any(|permission| grant.is(permission))).collect();
         if permissions.is_none() {
             details.push("new role".to_owned());
         }
-        if !has {
-            details.push(format!("may read `{prefix}`"));
-        }
+        details.extend(missing.iter().map(|grant| grant.details()));
         // A permission on the same range is replaced by the grant, not added to.
-        let same_range =
-            |permission: &&Permission| permission.key() != prefix.as_bytes() || permission.range_end() != end;
-        let surplus: Vec<Permission> = permissions.iter().flatten().filter(same_range).cloned().collect();
+        let is_surplus = |permission: &&Permission| !grants.iter().any(|grant| grant.is_range_of(permission));
+        let surplus: Vec<Permission> = found.iter().filter(is_surplus).cloned().collect();
         for permission in &surplus {
             details.push(format!("may no longer touch `{}`", String::from_utf8_lossy(permission.key())));
         }
@@ -187,10 +225,10 @@ impl Store {
             })
             .await?;
         }
-        if !has {
+        for grant in missing {
             self.connection
-                .call(&format!("grant `{role}` its prefix"), |mut client| async move {
-                    client.role_grant_permission(role, Permission::read(prefix).with_prefix()).await.map(drop)
+                .call(&format!("grant `{role}` its keys"), |mut client| async move {
+                    client.role_grant_permission(role, grant.permission()).await.map(drop)
                 })
                 .await?;
         }

@@ -22,8 +22,8 @@ const LARGEST_SHOWN: usize = 256 << 10;
 pub struct Wish {
     /// Whose.
     pub component: ComponentName,
-    /// The component's prefix: begins and ends with `/`. All keys lie below it.
-    pub prefix: String,
+    /// The component's prefixes: each begins and ends with `/`. Every key lies below one of them.
+    pub prefixes: Vec<String>,
     /// Whole keys and their values.
     pub keys: BTreeMap<String, Value>,
 }
@@ -63,7 +63,7 @@ pub struct KeyChange {
 /// What differs, and all that applying it needs. From one reading; [`Store::apply`] refuses when a key moved since.
 pub struct Comparison {
     pub(super) component: ComponentName,
-    pub(super) prefix: String,
+    pub(super) prefixes: Vec<String>,
     pub(super) changes: Vec<KeyChange>,
     pub(super) writes: Vec<Write>,
     /// The record as it is to be.
@@ -133,10 +133,9 @@ impl Store {
         check(wish)?;
         let records_prefix = self.own_key("owned/");
         let record_key = format!("{records_prefix}{}", wish.component);
-        let ((records, _), (entries, revision)) =
-            tokio::try_join!(self.get_at(&records_prefix, 0), self.get_at(&wish.prefix, 0))?;
+        let ((records, revision), present) = self.present(&records_prefix, wish).await?;
         let mut present: BTreeMap<String, Entry> =
-            entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
+            present.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
         let (mut own, mut record_revision, mut claimed) = (Owned::default(), 0, BTreeSet::new());
         for entry in &records {
             let record = Owned::parse(&entry.key, &entry.value)?;
@@ -147,7 +146,7 @@ impl Store {
             }
         }
         // Only after the component got another prefix: its old keys.
-        for key in own.keys.keys().filter(|key| !key.starts_with(&wish.prefix)) {
+        for key in own.keys.keys().filter(|key| !is_below(&wish.prefixes, key)) {
             if let Some(entry) = self.get_one(key, revision).await? {
                 present.insert(key.clone(), entry);
             }
@@ -168,7 +167,7 @@ impl Store {
         let keys = wish.keys.iter().map(|(key, value)| (key.clone(), OwnedKey::of(&value.bytes, value.secret)));
         Ok(Comparison {
             component: wish.component.clone(),
-            prefix: wish.prefix.clone(),
+            prefixes: wish.prefixes.clone(),
             changes,
             writes,
             record: Owned { keys: keys.collect(), writes: own.writes, ..Owned::default() },
@@ -177,6 +176,20 @@ impl Store {
             revision,
         })
     }
+
+    /// The records of all components with their revision, and what lies below the component's prefixes at that very
+    /// revision: keys that belong together.
+    async fn present(&self, records: &str, wish: &Wish) -> Result<((Vec<Entry>, i64), Vec<Entry>), ConfigError> {
+        let (records, revision) = self.get_at(records, 0).await?;
+        let below = wish.prefixes.iter().map(|prefix| self.get_at(prefix, revision));
+        let below = futures::future::try_join_all(below).await?;
+        Ok(((records, revision), below.into_iter().flat_map(|(entries, _)| entries).collect()))
+    }
+}
+
+/// Whether a key lies below one of these prefixes.
+pub(super) fn is_below(prefixes: &[String], key: &str) -> bool {
+    prefixes.iter().any(|prefix| key.len() > prefix.len() && key.starts_with(prefix.as_str()))
 }
 
 /// What differs. `claimed` are keys that other components' records name: never removed.
@@ -212,14 +225,16 @@ fn differences(
 
 fn check(wish: &Wish) -> Result<(), ConfigError> {
     let bad = |key: &str, why| Err(ConfigError::BadKey { component: wish.component.clone(), key: key.to_owned(), why });
-    if !wish.prefix.starts_with('/') || !wish.prefix.ends_with('/') || wish.prefix.len() < 2 {
-        return bad(&wish.prefix, "must begin and end with `/`");
-    }
-    if wish.prefix.starts_with("/ovs-cuisine/") {
-        return bad(&wish.prefix, "is ours: recipes have nothing below `/ovs-cuisine/`");
+    for prefix in &wish.prefixes {
+        if !prefix.starts_with('/') || !prefix.ends_with('/') || prefix.len() < 2 {
+            return bad(prefix, "must begin and end with `/`");
+        }
+        if prefix.starts_with("/ovs-cuisine/") {
+            return bad(prefix, "is ours: recipes have nothing below `/ovs-cuisine/`");
+        }
     }
     for (key, value) in &wish.keys {
-        if !key.starts_with(&wish.prefix) || *key == wish.prefix {
+        if !is_below(&wish.prefixes, key) {
             return bad(key, "does not lie below the component's prefix");
         }
         if key.chars().any(char::is_control) || key.len() > 4096 {
@@ -258,7 +273,7 @@ mod tests {
     fn wish(keys: &[(&str, &str)]) -> Wish {
         Wish {
             component: "agent".parse().unwrap(),
-            prefix: "/ovs/agent/".to_owned(),
+            prefixes: vec!["/ovs/agent/".to_owned()],
             keys: keys.iter().map(|(key, text)| ((*key).to_owned(), value(text))).collect(),
         }
     }
@@ -311,9 +326,9 @@ mod tests {
     #[test]
     fn bad_keys_are_refused() {
         let mut bad_prefix = wish(&[]);
-        bad_prefix.prefix = "/ovs/agent".to_owned();
+        bad_prefix.prefixes = vec!["/ovs/agent".to_owned()];
         let mut ours = wish(&[]);
-        ours.prefix = "/ovs-cuisine/lab/".to_owned();
+        ours.prefixes = vec!["/ovs-cuisine/lab/".to_owned()];
         let mut large = wish(&[]);
         let bytes = vec![0; LARGEST_VALUE + 1];
         large.keys.insert("/ovs/agent/a".to_owned(), Value { bytes, secret: false });

@@ -17,7 +17,7 @@ mod store;
 
 pub use access::{BoxFuture, Dial, StoreAccess, Stream, render_etcd_link};
 pub use apply::Applied;
-pub use auth::{AuthChange, LoginMode};
+pub use auth::{AuthChange, Grant, LoginMode};
 pub use cause::Cause;
 pub use compare::{Comparison, KeyChange, Value, Wish};
 pub use error::ConfigError;

@@ -18,7 +18,7 @@ use super::{
     error::{chain, problem},
     ledger::{elapsed, worst},
     push::pushed_part,
-    run::{Crew, Scope},
+    run::{Crew, Part, Scope},
 };
 use crate::{
     control::{
@@ -53,7 +53,11 @@ pub(super) async fn run_component(crew: Arc<Crew>, component: Arc<Component>) ->
 }
 
 async fn run_parts(crew: &Arc<Crew>, component: &Arc<Component>, hosts: &[HostName]) -> (Status, Option<bool>) {
-    let evaluations = evaluate_all(crew, component, hosts).await;
+    let prepared = crew.prepared(component).await;
+    let mut evaluations = evaluate_all(crew, component, hosts).await;
+    for (host, status) in prepared.iter().filter(|(_, status)| **status >= Status::NotAttempted) {
+        evaluations.insert(host.clone(), Evaluated::Out(*status));
+    }
     let is_store = crew.is_store(component);
     // A store cannot hold keys before it runs; everything else has its keys before its hosts are touched.
     let mut keys = Status::Unchanged;
@@ -72,7 +76,8 @@ async fn run_parts(crew: &Arc<Crew>, component: &Arc<Component>, hosts: &[HostNa
         if let Some(host_healthy) = end.healthy {
             healthy = Some(healthy.unwrap_or(true) && host_healthy);
         }
-        statuses.insert(host, end.status);
+        let before = prepared.get(&host).copied().unwrap_or(Status::Unchanged);
+        statuses.insert(host, end.status.max(before));
     }
     let status = worst(&statuses);
     if is_store && status < Status::NotAttempted && !crew.is_push() {
@@ -204,7 +209,7 @@ async fn probe(
     host: &HostName,
     session: &Arc<HostSession>,
 ) -> Option<bool> {
-    let plan = match crew.evaluate_health(component, host, session).await {
+    let plan = match crew.evaluate_part(Part::Health, component, host, session).await {
         Ok(plan) => plan?,
         Err(failure) => {
             crew.component_failed(component, Some(host), failure).await;
@@ -303,7 +308,49 @@ async fn forward(
     crew.events.send(event).await;
 }
 
+/// How preparing hosts for a component went, by host.
+pub(super) type Preparation = HashMap<HostName, Status>;
+
+/// Prepares one host for a component.
+async fn prepare(crew: &Arc<Crew>, component: &Arc<Component>, host: &HostName) -> Status {
+    if crew.absent(host).is_some() || crew.is_benched(host) {
+        return Status::Unchanged;
+    }
+    // That it cannot be reached is told when its turn comes.
+    let Ok(session) = crew.fleet.session(host).await else { return Status::Unchanged };
+    match crew.evaluate_part(Part::Prepare, component, host, &session).await {
+        Ok(None) => Status::Unchanged,
+        Ok(Some(plan)) => run_steps(crew, component, host, &session, plan, crew.mode).await,
+        Err(failure) => {
+            crew.component_failed(component, Some(host), failure).await;
+            Status::Failed
+        }
+    }
+}
+
 impl Crew {
+    /// Prepares the hosts of all components, whatever these need: packages are installed while others start.
+    pub(super) async fn prepare_hosts(self: &Arc<Self>, components: &[Arc<Component>]) {
+        join_all(components.iter().map(|component| self.prepared(component))).await;
+    }
+
+    /// How preparing the hosts of a component went; does it when nobody has begun.
+    async fn prepared(self: &Arc<Self>, component: &Arc<Component>) -> Preparation {
+        let has_part = self.bound(&component.name).is_some_and(|bound| bound.recipe.has_prepare());
+        let Some(cell) = self.prepared.get(&component.name).filter(|_| has_part && self.scope == Scope::Whole) else {
+            return Preparation::new();
+        };
+        let all = || async {
+            let hosts = self.hosts_of(component);
+            let one = |host: HostName| async move {
+                let status = prepare(self, component, &host).await;
+                (host, status)
+            };
+            join_all(hosts.into_iter().map(one)).await.into_iter().collect()
+        };
+        cell.get_or_init(all).await.clone()
+    }
+
     /// Whether only trees and what reacts to them are brought to the hosts.
     pub(super) fn is_push(&self) -> bool {
         matches!(self.scope, Scope::Push { .. })

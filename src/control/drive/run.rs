@@ -10,12 +10,15 @@ use std::{
 };
 
 use futures::future::join_all;
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::{
+    runtime::Handle,
+    sync::{OnceCell, Semaphore},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     DriveError, Events, Fleet, HostSession,
-    component::run_component,
+    component::{Preparation, run_component},
     containers::{self, ContainerReport},
     error::problem,
     fleet::DEFAULT_JOBS,
@@ -31,7 +34,7 @@ use crate::{
         event::{HostPhase, Problem, RunEvent, RunKind, Status, Summary},
         inventory::{Access, Component, Host, Inventory},
         link::Keyring,
-        recipe::{ConfigValue, Evaluation, Library, Params, Recipe, RecipeError, Scene},
+        recipe::{ConfigValue, Evaluation, Keyspace, Library, Params, Recipe, RecipeError, Scene},
     },
     plan::{ComponentName, HostName, Plan},
     wire::Mode,
@@ -77,12 +80,21 @@ pub enum Scope {
     },
 }
 
+/// A part of a recipe besides `deploy(ctx)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// What a host needs of its own, before the component's needs are ready.
+    Prepare,
+    /// The probes.
+    Health,
+}
+
 /// A component's recipe with its parameters bound.
 pub(super) struct Bound {
     pub(super) recipe: Arc<Recipe>,
     pub(super) params: Params,
-    /// The component's whole prefix in etcd, `/` at both ends.
-    pub(super) prefix: String,
+    /// What the component has in etcd.
+    pub(super) keyspace: Keyspace,
 }
 
 /// What the tasks of one run share.
@@ -105,6 +117,10 @@ pub(super) struct Crew {
     pub(super) permits: Semaphore,
     hosts: HashSet<HostName>,
     bound: HashMap<ComponentName, Arc<Bound>>,
+    /// How preparing hosts for a component went; filled once, by whoever comes first.
+    pub(super) prepared: HashMap<ComponentName, OnceCell<Preparation>>,
+    /// Parameters of all components, as recipes see them.
+    params: BTreeMap<ComponentName, Params>,
     addresses: BTreeMap<HostName, String>,
     absent: Mutex<HashMap<HostName, String>>,
     benched: Mutex<HashSet<HostName>>,
@@ -145,27 +161,21 @@ impl Crew {
         let Request { inventory, library, mut recipes, components, hosts, mode, scope, jobs, cache, .. } = request;
         let keyring = super::open_keyring(&inventory)?;
         let addresses = addresses(&inventory);
+        let loaded = load(&inventory, &library, &mut recipes, &components)?;
+        let params: BTreeMap<_, _> =
+            loaded.iter().map(|(component, _, params)| (component.name.clone(), params.clone())).collect();
         let mut bound = HashMap::new();
-        // Stores are looked up in the whole inventory: `--only` must not hide the one that a component writes to.
-        let others = inventory.components.values().map(|component| Arc::new(component.clone()));
-        for component in components.iter().cloned().chain(others) {
-            if bound.contains_key(&component.name) {
-                continue;
-            }
-            let recipe = match recipes.remove(&component.name) {
-                Some(recipe) => recipe,
-                None => library.load(&component.recipe)?,
-            };
-            let params = recipe.bind(&component, inventory.directory())?;
+        for (component, recipe, own) in loaded {
             let scene = Scene {
                 inventory: &inventory,
                 component: &component,
-                params: &params,
+                params: &own,
                 addresses: &addresses,
-                prefix: "",
+                components: &params,
+                keyspace: &Keyspace::default(),
             };
-            let prefix = format!("{}{}", inventory.lab.prefix, recipe.prefix(&scene)?);
-            bound.insert(component.name.clone(), Arc::new(Bound { recipe, params, prefix }));
+            let keyspace = recipe.keyspace(&scene)?;
+            bound.insert(component.name.clone(), Arc::new(Bound { recipe, params: own, keyspace }));
         }
         let sources = Arc::new(Sources::new(cache, hosts.len() > 1));
         let fleet = Fleet::new(Arc::clone(&inventory), Arc::clone(&keyring), events.clone(), jobs, cancel.clone());
@@ -191,7 +201,9 @@ impl Crew {
             cancel,
             permits: Semaphore::new(jobs.unwrap_or(DEFAULT_JOBS).max(1)),
             hosts: hosts.into_iter().collect(),
+            prepared: components.iter().map(|component| (component.name.clone(), OnceCell::new())).collect(),
             bound,
+            params,
             addresses,
             absent: Mutex::default(),
             benched: Mutex::default(),
@@ -239,7 +251,9 @@ impl Crew {
         join_all(present.map(|host| self.reach(host))).await;
         self.clean_up(&containers).await?;
         self.preflight(components).await?;
-        let ended = run_graph(components, &self.cancel, |component| run_component(Arc::clone(self), component)).await;
+        let prepared = self.prepare_hosts(components);
+        let ended = run_graph(components, &self.cancel, |component| run_component(Arc::clone(self), component));
+        let ((), ended) = tokio::join!(prepared, ended);
         for (component, status) in ended {
             if status == Status::NotAttempted {
                 let (healthy, millis) = (None, 0);
@@ -282,6 +296,8 @@ impl Crew {
                 if let (Err(error), false) = (evaluated, asked.load(Ordering::Relaxed)) {
                     return Err(error.into());
                 }
+                // What a host needs of its own comes before everything else, so it may ask the host right now.
+                self.evaluate_steps(Part::Prepare, component, &host, &session).await?;
             }
         }
         Ok(())
@@ -346,21 +362,37 @@ impl Crew {
         .await
     }
 
-    /// Evaluates `health(ctx)` for one host; none when the recipe has none.
-    pub(super) async fn evaluate_health(
+    /// Evaluates `prepare(ctx)` or `health(ctx)` for one host; none when the recipe has none.
+    pub(super) async fn evaluate_part(
         self: &Arc<Self>,
+        part: Part,
         component: &Arc<Component>,
         host: &HostName,
         session: &Arc<HostSession>,
     ) -> Result<Option<Plan>, Problem> {
+        let plan = self.evaluate_steps(part, component, host, session).await;
+        plan.map_err(|error| recipe_problem(&error))
+    }
+
+    async fn evaluate_steps(
+        self: &Arc<Self>,
+        part: Part,
+        component: &Arc<Component>,
+        host: &HostName,
+        session: &Arc<HostSession>,
+    ) -> Result<Option<Plan>, RecipeError> {
         let (crew, component, host) = (Arc::clone(self), Arc::clone(component), host.clone());
         let session = Arc::clone(session);
         let name = component.name.clone();
-        let plan = self.blocking(&name, move |bound| {
+        self.blocking(&name, move |bound| {
             let surroundings = crew.surroundings(&component, Some(Arc::clone(&session)));
-            bound.recipe.health(&crew.scene(&component, &bound), &host, session.facts(), &surroundings)
-        });
-        plan.await.map_err(|error| recipe_problem(&error))
+            let scene = crew.scene(&component, &bound);
+            match part {
+                Part::Prepare => bound.recipe.prepare(&scene, &host, session.facts(), &surroundings),
+                Part::Health => bound.recipe.health(&scene, &host, session.facts(), &surroundings),
+            }
+        })
+        .await
     }
 
     /// Evaluates `config(ctx)`.
@@ -398,7 +430,8 @@ impl Crew {
             component,
             params: &bound.params,
             addresses: &self.addresses,
-            prefix: &bound.prefix,
+            components: &self.params,
+            keyspace: &bound.keyspace,
         }
     }
 
@@ -417,6 +450,30 @@ impl Crew {
     fn link_maker(&self, component: &Component) -> Result<LinkMaker, String> {
         self.stores.link_maker(&self.inventory, &self.keyring, component).map_err(|error| super::error::chain(&error))
     }
+}
+
+/// A component, its recipe, and its parameters bound.
+type Loaded = (Arc<Component>, Arc<Recipe>, Params);
+
+/// The recipes of a run's components, and of all others of the lab, with their parameters bound. Stores are looked up in
+/// the whole inventory: `--only` must not hide the one that a component writes to.
+fn load(
+    inventory: &Inventory,
+    library: &Library,
+    given: &mut HashMap<ComponentName, Arc<Recipe>>,
+    components: &[Arc<Component>],
+) -> Result<Vec<Loaded>, DriveError> {
+    let is_new = |component: &&Component| components.iter().all(|known| known.name != component.name);
+    let others = inventory.components.values().filter(is_new).map(|component| Arc::new(component.clone()));
+    let load = |component: Arc<Component>| {
+        let recipe = match given.remove(&component.name) {
+            Some(recipe) => recipe,
+            None => library.load(&component.recipe)?,
+        };
+        let params = recipe.bind(&component, inventory.directory())?;
+        Ok((component, recipe, params))
+    };
+    components.iter().cloned().chain(others).map(load).collect()
 }
 
 /// Where hosts find each other: containers by their name on the lab's network, others by their SSH address.

@@ -17,11 +17,11 @@ use super::{
 };
 use crate::{
     control::{
-        config::{BoxFuture, Comparison, ConfigError, Dial, LoginMode, Store, StoreAccess, Stream, Value, Wish},
+        config::{BoxFuture, Comparison, ConfigError, Dial, Grant, LoginMode, Store, StoreAccess, Stream, Value, Wish},
         event::{ConfigChange, Problem, RunEvent, Status},
         inventory::{Component, Inventory},
         link::Keyring,
-        recipe::{Library, Refusal, Scene, StoreSpec, Surroundings},
+        recipe::{Keyspace, Library, Refusal, Scene, StoreSpec, Surroundings},
     },
     plan::{Action, Answer, ComponentName, HostName, LaunchDescription, Question, Secret},
     tree::{Digest, TreeSummary},
@@ -111,7 +111,14 @@ impl Stores {
         let mut stores = IndexMap::new();
         for component in inventory.components.values() {
             let Some(bound) = bound.get(&component.name).filter(|bound| bound.recipe.has_store()) else { continue };
-            let scene = Scene { inventory, component, params: &bound.params, addresses, prefix: &bound.prefix };
+            let scene = Scene {
+                inventory,
+                component,
+                params: &bound.params,
+                addresses,
+                components: &BTreeMap::new(),
+                keyspace: &bound.keyspace,
+            };
             let surroundings = StoreSurroundings { keyring, component: &component.name };
             if let Some(spec) = bound.recipe.store(&scene, &surroundings)? {
                 let endpoints: Result<_, _> = spec.endpoints.iter().map(|endpoint| split_endpoint(endpoint)).collect();
@@ -143,12 +150,11 @@ impl Stores {
             components.iter().filter_map(|component| Some((component, bound.get(&component.name)?))).collect();
         for (index, (one, one_bound)) in prefixes.iter().enumerate() {
             for (other, other_bound) in &prefixes[index + 1..] {
-                let (one_prefix, other_prefix) = (&one_bound.prefix, &other_bound.prefix);
-                if one_prefix.starts_with(other_prefix.as_str()) || other_prefix.starts_with(one_prefix.as_str()) {
+                if let Some(prefix) = overlap(&one_bound.keyspace, &other_bound.keyspace) {
                     return Err(DriveError::PrefixesOverlap {
                         one: one.name.clone(),
                         other: other.name.clone(),
-                        prefix: one_prefix.clone(),
+                        prefix: prefix.clone(),
                     });
                 }
             }
@@ -193,6 +199,12 @@ impl Stores {
     }
 }
 
+/// A prefix of one component that lies within a prefix of another, or the other way round.
+fn overlap<'k>(one: &'k Keyspace, other: &Keyspace) -> Option<&'k String> {
+    let meets = |a: &str, b: &str| a.starts_with(b) || b.starts_with(a);
+    one.prefixes.iter().find(|prefix| other.prefixes.iter().any(|theirs| meets(prefix, theirs)))
+}
+
 /// The password of a component's etcd login; made at first use.
 fn login_password(keyring: &Keyring, component: &ComponentName) -> Result<Secret<String>, DriveError> {
     Ok(keyring.password(&format!("login.{component}"))?)
@@ -219,8 +231,8 @@ impl Surroundings for StoreSurroundings<'_> {
         Err(NOT_HERE.to_owned())
     }
 
-    fn secret(&self, name: &str) -> Result<Secret<String>, String> {
-        super::surroundings::component_secret(self.keyring, self.component, name)
+    fn secret(&self, of: Option<&ComponentName>, name: &str) -> Result<Secret<String>, String> {
+        super::surroundings::component_secret(self.keyring, of.unwrap_or(self.component), name)
     }
 
     fn launcher(&self) -> Result<(Digest, u64), String> {
@@ -283,8 +295,8 @@ impl Crew {
         };
         // Who keeps nothing in etcd needs no login there.
         let login =
-            if keys.is_empty() { Vec::new() } else { self.ensure_login(store, component, &bound.prefix).await? };
-        let wish = self.wish(store, component, &bound.prefix, keys, evaluations).await.map_err(shown)?;
+            if keys.is_empty() { Vec::new() } else { self.ensure_login(store, component, &bound.keyspace).await? };
+        let wish = self.wish(store, component, &bound.keyspace, keys, evaluations).await.map_err(shown)?;
         let comparison = store.compare(&wish).await.map_err(shown)?;
         let mut changes = login;
         changes.extend(key_changes(&comparison));
@@ -322,30 +334,30 @@ impl Crew {
         &self,
         store: &Store,
         component: &Component,
-        prefix: &str,
+        keyspace: &Keyspace,
         mut keys: BTreeMap<String, Value>,
         evaluations: &BTreeMap<HostName, Evaluated>,
     ) -> Result<Wish, ConfigError> {
         let looked_at = |host: &HostName| matches!(evaluations.get(host), Some(Evaluated::Ready(..)));
         for host in component.hosts.iter().filter(|host| !looked_at(host)) {
-            for entry in store.get(&LaunchDescription::node(prefix, host, "")).await? {
+            for entry in store.get(&LaunchDescription::node(keyspace.prefix(), host, "")).await? {
                 keys.entry(entry.key).or_insert(Value { bytes: entry.value, secret: false });
             }
         }
-        Ok(Wish { component: component.name.clone(), prefix: prefix.to_owned(), keys })
+        Ok(Wish { component: component.name.clone(), prefixes: keyspace.prefixes.clone(), keys })
     }
 
     async fn ensure_login(
         &self,
         store: &Store,
         component: &Component,
-        prefix: &str,
+        keyspace: &Keyspace,
     ) -> Result<Vec<ConfigChange>, Box<Problem>> {
         let password =
             login_password(&self.keyring, &component.name).map_err(|error| Box::new(problem(&error, error.hint())))?;
         let mode = if self.mode == Mode::Apply { LoginMode::Apply } else { LoginMode::Check };
         let change = store
-            .ensure_login(&component.name, prefix, &password, mode)
+            .ensure_login(&component.name, &grants(keyspace), &password, mode)
             .await
             .map_err(|error| Box::new(problem(&error, error.hint())))?;
         Ok(change.into_iter().map(|change| login_change(&change)).collect())
@@ -402,6 +414,17 @@ impl Crew {
     }
 }
 
+/// What a component's login may do.
+fn grants(keyspace: &Keyspace) -> Vec<Grant> {
+    let reads = keyspace.prefixes.iter().chain(&keyspace.reads);
+    // One permission for each range: writing includes reading.
+    let reads = reads.filter(|key| !keyspace.writes.contains(key)).map(Grant::read);
+    let mut grants: Vec<Grant> = reads.chain(keyspace.writes.iter().map(Grant::write)).collect();
+    grants.sort_by(|one, other| one.key.cmp(&other.key));
+    grants.dedup_by(|one, other| one.key == other.key);
+    grants
+}
+
 fn description(description: &LaunchDescription) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = serde_json::to_vec_pretty(description)?;
     bytes.push(b'\n');
@@ -440,7 +463,7 @@ pub async fn read_only_store(
         let recipe = library.load(&component.recipe)?;
         if recipe.has_store() {
             let params = recipe.bind(component, inventory.directory())?;
-            bound.insert(component.name.clone(), Arc::new(Bound { recipe, params, prefix: String::new() }));
+            bound.insert(component.name.clone(), Arc::new(Bound { recipe, params, keyspace: Keyspace::default() }));
         }
     }
     let stores = Stores::of(inventory, keyring, &bound, &addresses)?;

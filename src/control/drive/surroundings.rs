@@ -55,8 +55,8 @@ impl Surroundings for HostSurroundings {
         self.sources.file(file).map_err(|error| chain(&error))
     }
 
-    fn secret(&self, name: &str) -> Result<Secret<String>, String> {
-        component_secret(&self.keyring, &self.component, name)
+    fn secret(&self, of: Option<&ComponentName>, name: &str) -> Result<Secret<String>, String> {
+        component_secret(&self.keyring, of.unwrap_or(&self.component), name)
     }
 
     fn launcher(&self) -> Result<(Digest, u64), String> {

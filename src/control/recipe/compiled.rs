@@ -14,7 +14,7 @@ use starlark::{
 };
 
 use super::{
-    ConfigValue, Evaluation, ParamSpec, Params, RecipeError, RecipeErrorKind, Scene, StoreSpec, Surroundings,
+    ConfigValue, Evaluation, Keyspace, ParamSpec, Params, RecipeError, RecipeErrorKind, Scene, StoreSpec, Surroundings,
     bounds::{Bounds, on_own_stack_beside},
     compile::{Compiled, Printer},
     context::context,
@@ -22,7 +22,7 @@ use super::{
     error::Fault,
     files::{Roots, Texts},
     params, reference,
-    returned::{config_values, store_spec},
+    returned::{access, config_values, prefixes, store_spec},
     session::{Outside, Phase, Recorded, Session, Stage, serve},
 };
 use crate::{
@@ -45,7 +45,7 @@ pub struct Recipe {
 }
 
 /// The functions that a recipe may define.
-const FUNCTIONS: [&str; 5] = ["prefix", "config", "store", "deploy", "health"];
+const FUNCTIONS: [&str; 7] = ["prefix", "access", "config", "store", "prepare", "deploy", "health"];
 
 /// Who asks whom, in one evaluation.
 #[derive(Clone, Copy)]
@@ -111,6 +111,11 @@ impl Recipe {
         self.defines("deploy")
     }
 
+    /// Whether it defines `prepare(ctx)`.
+    pub fn has_prepare(&self) -> bool {
+        self.defines("prepare")
+    }
+
     /// Whether it defines `health(ctx)`.
     pub fn has_health(&self) -> bool {
         self.defines("health")
@@ -128,23 +133,20 @@ impl Recipe {
         params::bind(&self.name, &self.params, component, base, &self.folder)
     }
 
-    /// The component's prefix relative to the lab's: does not begin with `/`, ends with `/`. What `prefix(ctx)`
-    /// returns, else the component's name.
-    pub fn prefix(&self, scene: &Scene<'_>) -> Result<String, RecipeError> {
-        let call = Call { phase: Phase::Prefix, function: "prefix", scene: *scene, host: None, surroundings: None };
-        let prefix = self.call(call, |value, session| {
-            let Some(text) = value.unpack_str() else {
-                return Err(Fault::evaluation(format!("prefix(ctx) returns a text, not a {}", value.get_type())));
-            };
-            session.plain("prefix", text)
-        })?;
-        let prefix = prefix.map_or_else(|| scene.component.name.to_string(), |(prefix, _)| prefix);
-        let parts = prefix.strip_suffix('/').unwrap_or(&prefix);
-        let fits = parts.split('/').all(|part| !matches!(part, "" | "." | "..")) && !parts.contains('\0');
-        if !fits {
-            return Err(self.wrong("prefix", format!("`{prefix}` is not a prefix: parts between single `/`")));
-        }
-        Ok(format!("{parts}/"))
+    /// What the component has in etcd: the prefixes that `prefix(ctx)` returns, else its name; and what `access(ctx)` adds
+    /// for its login. Whole keys, with the lab's prefix.
+    pub fn keyspace(&self, scene: &Scene<'_>) -> Result<Keyspace, RecipeError> {
+        let call = |function, phase| Call { phase, function, scene: *scene, host: None, surroundings: None };
+        let own = self.call(call("prefix", Phase::Prefix), prefixes)?;
+        let own = own.map_or_else(|| vec![format!("{}/", scene.component.name)], |(prefixes, _)| prefixes);
+        let whole = |list: Vec<String>| -> Vec<String> {
+            list.into_iter().map(|key| format!("{}{key}", scene.inventory.lab.prefix)).collect()
+        };
+        let keyspace = Keyspace { prefixes: whole(own), ..Keyspace::default() };
+        let scene = Scene { keyspace: &keyspace, ..*scene };
+        let call = Call { phase: Phase::Access, function: "access", scene, host: None, surroundings: None };
+        let (reads, writes) = self.call(call, access)?.map(|(access, _)| access).unwrap_or_default();
+        Ok(Keyspace { reads: whole(reads), writes: whole(writes), ..keyspace })
     }
 
     /// The component's keys in etcd, relative to the lab's prefix; each lies below the component's prefix. Empty when
@@ -200,6 +202,18 @@ impl Recipe {
         })
     }
 
+    /// What a host needs of its own, before the component's needs are ready; none when the recipe defines no
+    /// `prepare(ctx)`.
+    pub fn prepare(
+        &self,
+        scene: &Scene<'_>,
+        host: &HostName,
+        facts: &Facts,
+        surroundings: &dyn Surroundings,
+    ) -> Result<Option<Plan>, RecipeError> {
+        self.steps("prepare", Phase::Prepare, scene, (host, facts), surroundings)
+    }
+
     /// The probes for one host; none when the recipe defines no `health(ctx)`.
     pub fn health(
         &self,
@@ -208,15 +222,20 @@ impl Recipe {
         facts: &Facts,
         surroundings: &dyn Surroundings,
     ) -> Result<Option<Plan>, RecipeError> {
-        let call = Call {
-            phase: Phase::Health,
-            function: "health",
-            scene: *scene,
-            host: Some((host, facts)),
-            surroundings: Some(surroundings),
-        };
-        let probes = self.call(call, nothing)?;
-        Ok(probes.map(|((), recorded)| Plan {
+        self.steps("health", Phase::Health, scene, (host, facts), surroundings)
+    }
+
+    fn steps(
+        &self,
+        function: &'static str,
+        phase: Phase,
+        scene: &Scene<'_>,
+        (host, facts): (&HostName, &Facts),
+        surroundings: &dyn Surroundings,
+    ) -> Result<Option<Plan>, RecipeError> {
+        let call = Call { phase, function, scene: *scene, host: Some((host, facts)), surroundings: Some(surroundings) };
+        let recorded = self.call(call, nothing)?;
+        Ok(recorded.map(|((), recorded)| Plan {
             component: scene.component.name.clone(),
             host: host.clone(),
             steps: recorded.steps,

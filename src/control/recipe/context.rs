@@ -1,6 +1,6 @@
 //! `ctx`: what a recipe is told about the lab, the component and the host.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde_json::Value as Json;
 use starlark::{
@@ -16,7 +16,7 @@ use starlark::{
 };
 
 use super::{
-    BoundValue, Scene,
+    BoundValue, Params, Scene,
     error::{Fault, RecipeError, RecipeErrorKind},
     files::nearest,
     veil::Veil,
@@ -38,21 +38,27 @@ pub(super) fn context<'v>(
     let hosts = scene.inventory.hosts.keys().map(|name| Ok((name, maker.host(name, None)?)));
     let hosts = hosts.collect::<Result<Vec<_>, RecipeError>>()?;
     let own = hosts.iter().filter(|(name, _)| scene.component.hosts.contains(name)).map(|(_, host)| *host);
-    // Where `ctx.component_hosts` finds them.
-    module.set_extra_value(heap.alloc(AllocDict(hosts.iter().map(|(name, host)| (name.as_str(), *host)))));
-    let component_hosts = methods()?.get("component_hosts").map_err(internal)?;
-    let params = scene.params.iter().map(|(name, value)| Ok((name, maker.param(value)?)));
-    let params = params.collect::<Result<Vec<_>, RecipeError>>()?;
+    let components = scene.components.iter().map(|(name, params)| Ok((name.as_str(), maker.params(params)?)));
+    let components = components.collect::<Result<Vec<_>, RecipeError>>()?;
+    // Where the functions of `ctx` find them.
+    module.set_extra_value(heap.alloc(AllocDict([
+        (HOSTS, heap.alloc(AllocDict(hosts.iter().map(|(name, host)| (name.as_str(), *host))))),
+        (PARAMS, heap.alloc(AllocDict(components))),
+    ])));
+    let method = |name| methods()?.get(name).map_err(internal);
+    let (component_hosts, component_params) = (method("component_hosts")?, method("component_params")?);
     let mut fields = vec![
         ("lab", heap.alloc(scene.inventory.lab.name.as_str())),
         ("component", heap.alloc(scene.component.name.as_str())),
-        ("params", heap.alloc(AllocStruct(params))),
+        ("params", maker.params(scene.params)?),
         ("hosts", heap.alloc(AllocList(own))),
         ("all_hosts", heap.alloc(AllocList(hosts.iter().map(|(_, host)| *host)))),
         ("component_hosts", heap.access_owned_frozen_value(&component_hosts)),
+        ("component_params", heap.access_owned_frozen_value(&component_params)),
     ];
-    if !scene.prefix.is_empty() {
-        fields.push(("prefix", heap.alloc(scene.prefix)));
+    if !scene.keyspace.prefixes.is_empty() {
+        fields.push(("prefix", heap.alloc(scene.keyspace.prefix())));
+        fields.push(("prefixes", heap.alloc(AllocList(scene.keyspace.prefixes.iter().map(String::as_str)))));
     }
     match host {
         Some((name, facts)) => {
@@ -79,18 +85,35 @@ fn ctx_functions(builder: &mut GlobalsBuilder) {
     /// The hosts of a component of the lab.
     fn component_hosts<'v>(name: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<Value<'v>> {
         let components = &super::session::session(eval)?.stage("ctx.component_hosts")?.components;
-        let Some(hosts) = components.get(name) else {
-            let fault = Fault::evaluation(format!("the lab has no component `{name}`"));
-            return Err(match nearest(name, components.keys().map(String::as_str)) {
-                Some(near) => fault.hint(format!("did you mean `{near}`?")).into(),
-                None => fault.into(),
-            });
-        };
-        let all = eval.module().extra_value().and_then(DictRef::from_value);
+        let hosts = components.get(name).ok_or_else(|| no_component(name, components))?;
+        let all = known(eval, HOSTS);
         let found = hosts.iter().map(|host| all.as_ref().and_then(|all| all.get_str(host)));
         let found = found.collect::<Option<Vec<_>>>();
         let found = found.ok_or_else(|| Fault::evaluation(format!("component `{name}` has an unknown host")))?;
         Ok(eval.heap().alloc(AllocList(found)))
+    }
+
+    /// The parameters of a component of the lab.
+    fn component_params<'v>(name: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<Value<'v>> {
+        let components = &super::session::session(eval)?.stage("ctx.component_params")?.components;
+        let params = known(eval, PARAMS).and_then(|all| all.get_str(name));
+        Ok(params.ok_or_else(|| no_component(name, components))?)
+    }
+}
+
+/// Names of what the functions of `ctx` find in a module's extra value.
+const HOSTS: &str = "hosts";
+const PARAMS: &str = "params";
+
+fn known<'v>(eval: &Evaluator<'v, '_, '_>, what: &str) -> Option<DictRef<'v>> {
+    DictRef::from_value(eval.module().extra_value()?)?.get_str(what).and_then(DictRef::from_value)
+}
+
+fn no_component(name: &str, components: &BTreeMap<String, Vec<String>>) -> Fault {
+    let fault = Fault::evaluation(format!("the lab has no component `{name}`"));
+    match nearest(name, components.keys().map(String::as_str)) {
+        Some(near) => fault.hint(format!("did you mean `{near}`?")),
+        None => fault,
     }
 }
 
@@ -125,6 +148,11 @@ impl<'v> Maker<'_, 'v> {
             fields.push(("facts", facts));
         }
         Ok(self.heap.alloc(AllocStruct(fields)))
+    }
+
+    fn params(&self, params: &Params) -> Result<Value<'v>, RecipeError> {
+        let fields = params.iter().map(|(name, value)| Ok((name, self.param(value)?)));
+        Ok(self.heap.alloc(AllocStruct(fields.collect::<Result<Vec<_>, RecipeError>>()?)))
     }
 
     fn param(&self, value: &BoundValue) -> Result<Value<'v>, RecipeError> {

@@ -27,4 +27,4 @@ pub use error::{Frame, Place, RecipeError, RecipeErrorKind};
 pub use library::{Library, RecipeEntry};
 pub use params::{BoundValue, ParamSpec, ParamType, Params};
 pub use reference::functions_reference;
-pub use scene::{ConfigValue, Evaluation, Launch, Refusal, Scene, StoreSpec, Surroundings};
+pub use scene::{ConfigValue, Evaluation, Keyspace, Launch, Refusal, Scene, StoreSpec, Surroundings};

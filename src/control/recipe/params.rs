@@ -57,6 +57,9 @@ pub struct ParamSpec {
     pub doc: String,
     /// The only values it may have; empty when it may have any.
     pub choices: Vec<Value>,
+    /// What the directory that a `path` names must have, relative to it; what ends in `/` is a directory.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contains: Vec<String>,
     /// The recipe line that declares it.
     pub source: Source,
 }
@@ -202,6 +205,14 @@ pub(super) fn spec(name: &str, declared: &ParamDecl) -> Result<ParamSpec, Fault>
     {
         return Err(wrong(format!("the default {value} is not among the choices")));
     }
+    let contains = declared.contains.clone();
+    if kind != ParamType::Path && !contains.is_empty() {
+        return Err(wrong("`contains` is for parameters of type `path`".to_owned()));
+    }
+    let is_below = |path: &String| Path::new(path).components().all(|part| matches!(part, path::Component::Normal(_)));
+    if let Some(bad) = contains.iter().find(|path| path.is_empty() || !is_below(path)) {
+        return Err(wrong(format!("`{bad}` in `contains` is not a path below the directory")));
+    }
     let source = Source { file: declared.file.clone(), line: declared.line };
     Ok(ParamSpec {
         name: name.to_owned(),
@@ -210,6 +221,7 @@ pub(super) fn spec(name: &str, declared: &ParamDecl) -> Result<ParamSpec, Fault>
         default,
         doc: declared.doc.clone(),
         choices,
+        contains,
         source,
     })
 }
@@ -234,7 +246,7 @@ pub(super) fn bind(
     let mut params = IndexMap::new();
     for spec in specs {
         match component.params.get(&spec.name) {
-            Some(given) => match value(spec, given, base) {
+            Some(given) => match value(spec, given, base).and_then(|value| layout(spec, value)) {
                 Ok(value) => drop(params.insert(spec.name.clone(), value)),
                 Err(error) => wrong.push(error.at(given.source.clone())),
             },
@@ -268,6 +280,27 @@ fn value(spec: &ParamSpec, given: &ParamValue, base: &Path) -> Result<BoundValue
     // A text whose name tells a secret is one, whatever its recipe says.
     let kind = if given.secret && spec.kind == ParamType::Str { ParamType::Secret } else { spec.kind };
     Ok(bound(kind, &given.value, base))
+}
+
+/// Refuses a directory that has not all that the recipe declared.
+fn layout(spec: &ParamSpec, value: BoundValue) -> Result<BoundValue, RecipeError> {
+    let BoundValue::Path(directory) = &value else { return Ok(value) };
+    let is_there = |path: &&String| {
+        let whole = directory.join(path);
+        if path.ends_with('/') { whole.is_dir() } else { whole.exists() }
+    };
+    let missing: Vec<_> = spec.contains.iter().filter(|path| !is_there(path)).map(|path| format!("`{path}`")).collect();
+    if missing.is_empty() {
+        return Ok(value);
+    }
+    let message = if directory.is_dir() {
+        format!("parameter `{}`: {} has no {}", spec.name, directory.display(), missing.join(", no "))
+    } else {
+        format!("parameter `{}`: {} is not a directory", spec.name, directory.display())
+    };
+    let doc = if spec.doc.is_empty() { "" } else { &format!(": {}", spec.doc) };
+    let wanted: Vec<_> = spec.contains.iter().map(|path| format!("`{path}`")).collect();
+    Err(RecipeError::new(RecipeErrorKind::Param, message).with_hint(format!("it must have {}{doc}", wanted.join(", "))))
 }
 
 fn bound(kind: ParamType, value: &Value, base: &Path) -> BoundValue {

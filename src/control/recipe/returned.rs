@@ -32,6 +32,55 @@ pub(super) fn config_values(value: Value<'_>, session: &Session) -> Result<Index
     Ok(values)
 }
 
+/// The prefixes that `prefix(ctx)` returns, relative to the lab's, each ending in `/`.
+pub(super) fn prefixes(value: Value<'_>, session: &Session) -> Result<Vec<String>, Fault> {
+    let texts = match value.unpack_str() {
+        Some(text) => vec![text],
+        None => match UnpackList::<&str>::unpack_value(value).ok().flatten() {
+            Some(list) => list.items,
+            None => {
+                return Err(Fault::evaluation(format!(
+                    "it returns a {}, not a text or a list of texts",
+                    value.get_type()
+                )));
+            }
+        },
+    };
+    if texts.is_empty() {
+        return Err(Fault::evaluation("it returns no prefix"));
+    }
+    texts.into_iter().map(|text| Ok(format!("{}/", range(&session.plain("prefix", text)?)?))).collect()
+}
+
+/// What `access(ctx)` returns: what the login may read, and what it may write. Relative to the lab's prefix.
+pub(super) fn access(value: Value<'_>, session: &Session) -> Result<(Vec<String>, Vec<String>), Fault> {
+    let Some(fields) = DictRef::from_value(value) else {
+        return Err(Fault::evaluation(format!("it returns a {}, not a dictionary", value.get_type())));
+    };
+    if let Some((name, _)) = fields.iter().find(|(name, _)| !matches!(name.unpack_str(), Some("read" | "write"))) {
+        return Err(Fault::evaluation(format!("{} is neither `read` nor `write`", name.to_str())));
+    }
+    let ranges = |name: &str| {
+        let Some(value) = fields.get_str(name) else { return Ok(Vec::new()) };
+        let list = UnpackList::<&str>::unpack_value(value).ok().flatten();
+        let list = list.ok_or_else(|| Fault::evaluation(format!("`{name}` is not a list of texts")))?;
+        let one = |text: &str| {
+            let text = session.plain(name, text)?;
+            let end = if text.ends_with('/') { "/" } else { "" };
+            Ok(format!("{}{end}", range(&text)?))
+        };
+        list.items.into_iter().map(one).collect::<Result<Vec<_>, Fault>>()
+    };
+    Ok((ranges("read")?, ranges("write")?))
+}
+
+/// A path of keys without `/` at its end.
+fn range(text: &str) -> Result<&str, Fault> {
+    let parts = text.strip_suffix('/').unwrap_or(text);
+    let fits = parts.split('/').all(|part| !matches!(part, "" | "." | "..")) && !parts.contains('\0');
+    if fits { Ok(parts) } else { Err(Fault::evaluation(format!("`{text}` is not a prefix: parts between single `/`"))) }
+}
+
 /// Where the store is, as `store(ctx)` returns it.
 pub(super) fn store_spec(value: Value<'_>, session: &Session) -> Result<StoreSpec, Fault> {
     let Some(fields) = DictRef::from_value(value) else {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use super::Params;
 use crate::{
     control::inventory::{Component, Inventory},
-    plan::{Answer, HostName, LaunchDescription, Plan, Question, Secret},
+    plan::{Answer, ComponentName, HostName, LaunchDescription, Plan, Question, Secret},
     tree::{Digest, TreeSummary},
 };
 
@@ -24,8 +24,9 @@ pub trait Surroundings: Sync {
     /// Makes a local file that is too large to travel inside a plan available by digest; gives its length in bytes.
     fn blob(&self, file: &Path) -> Result<(Digest, u64), String>;
 
-    /// The secret of this name, generated once per lab and component and kept by the lab's key ring.
-    fn secret(&self, name: &str) -> Result<Secret<String>, String>;
+    /// The secret of this name, generated once per lab and component and kept by the lab's key ring. `of` names another
+    /// component of the lab; without it, it is the evaluated one's.
+    fn secret(&self, of: Option<&ComponentName>, name: &str) -> Result<Secret<String>, String>;
 
     /// The `ovs-launch` program as a blob: its digest and its length in bytes.
     fn launcher(&self) -> Result<(Digest, u64), String>;
@@ -61,9 +62,42 @@ pub struct Scene<'a> {
     pub params: &'a Params,
     /// Where hosts find each other: `ctx.host.address`. A host that is not listed has the address `None`.
     pub addresses: &'a BTreeMap<HostName, String>,
-    /// The component's whole prefix in etcd, beginning and ending in `/`: the lab's prefix and
-    /// [`super::Recipe::prefix`]. Empty while the prefix itself is being asked for.
-    pub prefix: &'a str,
+    /// Parameters of the lab's components, bound: `ctx.component_params`. One that is not listed has none to show.
+    pub components: &'a BTreeMap<ComponentName, Params>,
+    /// What the component has in etcd, with the lab's prefix: [`super::Recipe::keyspace`]. Empty while it is being asked
+    /// for.
+    pub keyspace: &'a Keyspace,
+}
+
+/// What of the lab's configuration is a component's, and what its login may touch besides. Keys are whole: they begin
+/// with `/`, and one that ends in `/` stands for all keys below it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keyspace {
+    /// Where the component's own keys lie, each ending in `/`. Launch descriptions lie below the first. Its login reads
+    /// all of it.
+    pub prefixes: Vec<String>,
+    /// What its login may read besides.
+    pub reads: Vec<String>,
+    /// What its login may read and write.
+    pub writes: Vec<String>,
+}
+
+impl Keyspace {
+    /// The first prefix; empty while there is none.
+    pub fn prefix(&self) -> &str {
+        self.prefixes.first().map_or("", String::as_str)
+    }
+
+    /// Whether a key is the component's own.
+    pub fn owns(&self, key: &str) -> bool {
+        self.prefixes.iter().any(|prefix| key.len() > prefix.len() && key.starts_with(prefix.as_str()))
+    }
+
+    /// Whether the component's login may read a key, or all keys below one that ends in `/`.
+    pub fn shows(&self, key: &str) -> bool {
+        let covers = |range: &String| if range.ends_with('/') { key.starts_with(range.as_str()) } else { key == range };
+        self.prefixes.iter().chain(&self.reads).chain(&self.writes).any(covers)
+    }
 }
 
 /// What `deploy(ctx)` asked for on one host.

@@ -10,7 +10,7 @@ use std::{
 use starlark::{eval::Evaluator, values::any::StarlarkAny};
 
 use super::{
-    Launch, ParamSpec, Scene, Surroundings,
+    Keyspace, Launch, ParamSpec, Scene, Surroundings,
     diagnose::source_of,
     error::{Fault, RecipeErrorKind},
     files::{Roots, Texts},
@@ -27,8 +27,10 @@ pub(super) enum Phase {
     /// The top level of a loaded file.
     Library,
     Prefix,
+    Access,
     Config,
     Store,
+    Prepare,
     Deploy,
     Health,
 }
@@ -39,8 +41,10 @@ impl Phase {
         match self {
             Self::Recipe | Self::Library => "while the file is loaded",
             Self::Prefix => "inside prefix(ctx)",
+            Self::Access => "inside access(ctx)",
             Self::Config => "inside config(ctx)",
             Self::Store => "inside store(ctx)",
+            Self::Prepare => "inside prepare(ctx)",
             Self::Deploy => "inside deploy(ctx)",
             Self::Health => "inside health(ctx)",
         }
@@ -67,8 +71,10 @@ pub(super) struct Stage {
     pub(super) host: Option<HostName>,
     /// The lab's prefix in etcd.
     lab_prefix: String,
-    /// The component's whole prefix.
-    pub(super) prefix: String,
+    /// The lab's name.
+    pub(super) lab: String,
+    /// What the component has in etcd.
+    pub(super) keyspace: Keyspace,
     /// Values of parameters of type `path`.
     paths: Vec<PathBuf>,
     /// Hosts of each component of the lab.
@@ -114,7 +120,8 @@ impl Stage {
             component: scene.component.name.to_string(),
             host: host.cloned(),
             lab_prefix: scene.inventory.lab.prefix.clone(),
-            prefix: scene.prefix.to_owned(),
+            lab: scene.inventory.lab.name.to_string(),
+            keyspace: scene.keyspace.clone(),
             paths: scene.params.paths().map(|(_, path)| path.to_path_buf()).collect(),
             components: scene
                 .inventory
@@ -182,6 +189,11 @@ impl Session {
     pub(super) fn may_record(&self, op: &str) -> Result<(), Fault> {
         match self.phase {
             Phase::Deploy => Ok(()),
+            Phase::Prepare if op != "launch" => Ok(()),
+            Phase::Prepare => {
+                Err(Fault::evaluation("`launch` needs the component's keys, which prepare(ctx) comes before")
+                    .hint("launch it in deploy(ctx)"))
+            }
             Phase::Health if matches!(op, "run" | "wait_port") => Ok(()),
             Phase::Health => Err(Fault::evaluation(format!("`{op}` may change the host; health(ctx) only looks"))
                 .hint("probe with wait_port() and run(), or do this in deploy(ctx)")),
@@ -298,24 +310,41 @@ impl Session {
             .hint("declare it: params(build = param(\"path\")), then pass ctx.params.build"))
     }
 
-    /// The whole key in etcd of a key relative to the lab's prefix; it must lie below the component's prefix.
+    /// The whole key in etcd of a key relative to the lab's prefix; it must be one of the component's own.
     pub(super) fn whole_key(&self, function: &str, key: &str) -> Result<String, Fault> {
+        let (stage, whole) = self.key(function, key)?;
+        if stage.keyspace.owns(&whole) {
+            return Ok(whole);
+        }
+        let prefixes: Vec<_> = stage.keyspace.prefixes.iter().map(|prefix| format!("`{prefix}`")).collect();
+        Err(Fault::evaluation(format!(
+            "key `{whole}` lies outside of the component's prefix {}, where its keys are",
+            prefixes.join(", ")
+        ))
+        .hint("define prefix(ctx) in the recipe: it returns the part of the lab's prefix that is the component's"))
+    }
+
+    /// The whole key of one that the component's login may read; with `/` at its end, of all keys below it.
+    pub(super) fn readable_key(&self, function: &str, key: &str) -> Result<String, Fault> {
+        let end = if key.ends_with('/') { "/" } else { "" };
+        let (stage, whole) = self.key(function, key.strip_suffix('/').unwrap_or(key))?;
+        let whole = format!("{whole}{end}");
+        if stage.keyspace.shows(&whole) {
+            return Ok(whole);
+        }
+        Err(Fault::evaluation(format!("key `{whole}` is nothing that the component's login may read"))
+            .hint("define prefix(ctx) for keys of its own, or access(ctx) for those of others"))
+    }
+
+    fn key(&self, function: &str, key: &str) -> Result<(&Stage, String), Fault> {
         let key = self.plain("key", key)?;
         let stage = self.stage(function)?;
-        let whole = format!("{}{key}", stage.lab_prefix);
         let fits =
             !key.is_empty() && !key.contains('\0') && key.split('/').all(|part| !matches!(part, "" | "." | ".."));
         if !fits {
             return Err(Fault::evaluation(format!("`{key}` is not a key: parts between single `/`, none at the ends")));
         }
-        match whole.strip_prefix(&stage.prefix) {
-            Some(below) if !below.is_empty() => Ok(whole),
-            _ => Err(Fault::evaluation(format!(
-                "key `{whole}` lies outside of the component's prefix `{}`, all that its login may read",
-                stage.prefix
-            ))
-            .hint("define prefix(ctx) in the recipe: it returns the part of the lab's prefix that is the component's")),
-        }
+        Ok((stage, format!("{}{key}", stage.lab_prefix)))
     }
 }
 

@@ -48,6 +48,8 @@ pub(super) struct ParamDecl {
     pub(super) doc: String,
     /// JSON of each choice.
     pub(super) choices: Vec<String>,
+    /// Paths that the directory must have.
+    pub(super) contains: Vec<String>,
     /// Where it was declared.
     pub(super) file: String,
     /// Likewise, from 1.
@@ -78,6 +80,7 @@ impl<'v> AllocValue<'v> for ParamDecl {
             ("default", heap.alloc(NoneOr::from_option(self.default))),
             ("doc", heap.alloc(self.doc)),
             ("choices", heap.alloc(AllocList(self.choices))),
+            ("contains", heap.alloc(AllocList(self.contains))),
             ("declared_in", heap.alloc(self.file)),
             ("declared_at", heap.alloc(self.line)),
         ]))
@@ -112,6 +115,7 @@ impl<'v> Fields<'v> {
             default: self.get::<NoneOr<String>>("default")?.into_option(),
             doc: self.get("doc")?,
             choices: self.get::<UnpackList<String>>("choices")?.items,
+            contains: self.get::<UnpackList<String>>("contains")?.items,
             file: self.get("declared_in")?,
             line: self.get("declared_at")?,
         })

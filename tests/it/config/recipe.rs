@@ -11,11 +11,11 @@ use ovs_cuisine::{
     control::{
         config::{ConfigError, LoginMode, Store, StoreAccess},
         inventory::Inventory,
-        recipe::{Library, Recipe, Refusal, Scene, StoreSpec, Surroundings},
+        recipe::{Keyspace, Library, Recipe, Refusal, Scene, StoreSpec, Surroundings},
     },
     plan::{
-        Answer, Content, Distribution, Facts, FileWrite, HostName, InitSystem, Op, PackageManager, Plan, Question, Run,
-        Secret, ServiceEnsure,
+        Answer, ComponentName, Content, Distribution, Facts, FileWrite, HostName, InitSystem, Op, PackageManager, Plan,
+        Question, Run, Secret, ServiceEnsure,
     },
     tree::{Digest, TreeSummary},
 };
@@ -37,7 +37,7 @@ impl Surroundings for Outside {
     fn blob(&self, _: &Path) -> Result<(Digest, u64), String> {
         Err("no blob here".to_owned())
     }
-    fn secret(&self, name: &str) -> Result<Secret<String>, String> {
+    fn secret(&self, _: Option<&ComponentName>, name: &str) -> Result<Secret<String>, String> {
         Ok(Secret::new(if name == "root" { PASSWORD.to_owned() } else { format!("{PASSWORD}-{name}") }))
     }
     fn launcher(&self) -> Result<(Digest, u64), String> {
@@ -76,8 +76,15 @@ impl Kitchen {
             |host: &HostName| if inventory.hosts.len() == 1 { "localhost".to_owned() } else { host.to_string() };
         let addresses: BTreeMap<HostName, String> =
             inventory.hosts.keys().map(|host| (host.clone(), address(host))).collect();
-        let scene =
-            Scene { inventory: &inventory, component, params: &bound, addresses: &addresses, prefix: "/ovs/etcd/" };
+        let keyspace = Keyspace { prefixes: vec!["/ovs/etcd/".to_owned()], ..Keyspace::default() };
+        let scene = Scene {
+            inventory: &inventory,
+            component,
+            params: &bound,
+            addresses: &addresses,
+            components: &BTreeMap::new(),
+            keyspace: &keyspace,
+        };
         let plan = deploy(&recipe, &scene);
         assert_eq!(deploy(&recipe, &scene), plan, "the same plan each time");
         let store = recipe.store(&scene, &Outside).unwrap().unwrap();

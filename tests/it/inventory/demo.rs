@@ -12,9 +12,12 @@ use std::{
 use ovs_cuisine::{
     control::{
         inventory::{Component, Inventory},
-        recipe::{Library, Refusal, Scene, Surroundings},
+        recipe::{Keyspace, Library, Refusal, Scene, Surroundings},
     },
-    plan::{Answer, Distribution, Facts, HostName, InitSystem, OnChange, Op, PackageManager, Question, Secret},
+    plan::{
+        Answer, ComponentName, Distribution, Facts, HostName, InitSystem, OnChange, Op, PackageManager, Question,
+        Secret,
+    },
     tree::{Digest, TreeSummary},
 };
 use serde_json::Value;
@@ -70,7 +73,7 @@ impl Surroundings for Anywhere {
         Err(format!("{} is not read", file.display()))
     }
 
-    fn secret(&self, name: &str) -> Result<Secret<String>, String> {
+    fn secret(&self, _: Option<&ComponentName>, name: &str) -> Result<Secret<String>, String> {
         Err(format!("`{name}` is not made up"))
     }
 
@@ -115,7 +118,15 @@ fn evaluated(inventory: &Inventory, component: &Component) -> (BTreeMap<String, 
     let params = recipe.bind(component, inventory.directory()).unwrap();
     let prefix = format!("{}{}/", inventory.lab.prefix, component.name);
     let addresses = BTreeMap::new();
-    let scene = Scene { inventory, component, params: &params, addresses: &addresses, prefix: &prefix };
+    let keyspace = Keyspace { prefixes: vec![prefix.clone()], ..Keyspace::default() };
+    let scene = Scene {
+        inventory,
+        component,
+        params: &params,
+        addresses: &addresses,
+        components: &BTreeMap::new(),
+        keyspace: &keyspace,
+    };
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let config = recipe.config(&scene, &Anywhere).unwrap();
     let config: BTreeMap<_, _> = config.into_iter().map(|(key, value)| (key, text(value.bytes))).collect();

@@ -237,16 +237,37 @@ fn configuration_lies_below_the_prefix() {
     assert_eq!(config.keys().collect::<Vec<_>>(), ["web/node-1", "web/node-2"]);
     assert_eq!(config["web/node-1"].bytes, b"{\"ip\":\"10.0.0.1\"}");
     assert!(deploying("pass").config().unwrap().is_empty());
-    assert_eq!(deploying("pass").prefix().unwrap(), "/ovs/web/");
+    assert_eq!(deploying("pass").keyspace().unwrap().prefixes, ["/ovs/web/"]);
     let own = |prefix: &str| {
         format!("def prefix(ctx):\n    return {prefix}\ndef config(ctx):\n    return {{'arakoon/db/config': 'x'}}\n")
     };
     let stage = Stage::new(&own("'arakoon/' + 'db'"));
-    assert_eq!((stage.prefix().unwrap().as_str(), stage.config().unwrap().len()), ("/ovs/arakoon/db/", 1));
+    assert_eq!((stage.keyspace().unwrap().prefix(), stage.config().unwrap().len()), ("/ovs/arakoon/db/", 1));
     for prefix in ["'/arakoon'", "''", "'a//b'", "'../x'", "1", "secret('root')"] {
-        let error = Stage::new(&own(prefix)).prefix().unwrap_err();
+        let error = Stage::new(&own(prefix)).keyspace().unwrap_err();
         assert!(error.source().is_some(), "{prefix}: {error}");
     }
+    let several = Stage::new(
+        "def prefix(ctx):\n    return ['web', 'alba/asds/%s' % stable_id('asd')]\n\
+         def access(ctx):\n    return {'read': ['framework/rdma', 'arakoon/'], 'write': ['web/state/']}\n\
+         def config(ctx):\n    return {p[len('/ovs/'):] + 'x': 'y' for p in ctx.prefixes}\n\
+         def deploy(ctx):\n    launch('web', ['/bin/web', file('a', key = 'arakoon/ovsdb/config')])\n",
+    );
+    let keyspace = several.keyspace().unwrap();
+    assert!(keyspace.prefixes[0] == "/ovs/web/" && keyspace.prefixes[1].starts_with("/ovs/alba/asds/"), "{keyspace:?}");
+    assert_eq!(
+        (keyspace.reads, keyspace.writes),
+        (vec!["/ovs/framework/rdma".to_owned(), "/ovs/arakoon/".to_owned()], vec!["/ovs/web/state/".to_owned()],)
+    );
+    assert_eq!(several.config().unwrap().len(), 2);
+    assert_eq!(several.deploy().unwrap().launches[0].description.files[0].key, "/ovs/arakoon/ovsdb/config");
+    for access in ["[]", "{'reads': []}", "{'read': 'x'}", "{'read': ['/x']}", "{'write': ['../x']}"] {
+        let error = Stage::new(&format!("def access(ctx):\n    return {access}\n")).keyspace().unwrap_err();
+        assert!(error.message().contains("access(ctx)"), "{access}: {error}");
+    }
+    let hidden =
+        deploying("launch('web', ['/bin/web', file('a', key = 'arakoon/ovsdb/config')])").deploy().unwrap_err();
+    assert!(hidden.message().contains("nothing that the component's login may read"), "{hidden}");
     for (value, expected) in [
         ("{'other/x': 'y'}", "outside of the component's prefix"),
         ("{'web/x': 1}", "is a int, not a text"),
@@ -439,4 +460,36 @@ fn the_shipped_recipes_load() {
         let doc = entry.doc.unwrap_or_else(|error| panic!("{error}"));
         assert!(!doc.is_empty(), "{} says nothing about itself", entry.name);
     }
+}
+
+#[test]
+fn identifiers_follow_from_lab_and_text() {
+    let value = |call: &str| {
+        let stage = deploying(&format!("file_write('/' + {call}, '')"));
+        stage.deploy().unwrap().plan.steps[0].op.subject()
+    };
+    assert_eq!(value("stable_id('a')"), value("stable_id('a', 16)"));
+    assert_ne!(value("stable_id('a')"), value("stable_id('b')"));
+    assert_eq!(value("str(len(stable_id('a', 32)))"), value("'32'"));
+    assert_eq!(value("str(len(stable_uuid('a').split('-')))"), value("'5'"));
+    assert!(deploying("stable_id('a', 3)").deploy().unwrap_err().message().contains("between 4 and 64"));
+    assert!(deploying("stable_id(secret('a'))").deploy().is_err(), "a secret cannot be guessed from an identifier");
+}
+
+#[test]
+fn preparing_needs_no_configuration() {
+    let prepared = Stage::new("def prepare(ctx):\n    package_ensure('x')\n").prepare().unwrap().unwrap();
+    assert_eq!(prepared.steps.len(), 1);
+    assert!(deploying("pass").prepare().unwrap().is_none());
+    let error = Stage::new("def prepare(ctx):\n    launch('x', ['/bin/x'])\n").prepare().unwrap_err();
+    assert!(error.message().contains("prepare(ctx) comes before"), "{error}");
+}
+
+#[test]
+fn parameters_of_other_components_are_known() {
+    let body = deploy_of("file_write('/%d' % ctx.component_params('web').port, '')");
+    let stage = Stage::new(&format!("params(port = param('port', default = 8080))\n{body}"));
+    assert_eq!(stage.deploy().unwrap().plan.steps[0].op.subject(), "/8080");
+    let error = deploying("ctx.component_params('wep')").deploy().unwrap_err();
+    assert!(error.to_string().contains("no component `wep`"), "{error}");
 }

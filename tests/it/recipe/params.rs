@@ -114,3 +114,25 @@ fn a_recipe_documents_its_parameters() {
     assert!(recipe.has_deploy() && !recipe.has_config() && !recipe.has_health() && !recipe.has_store());
     assert!(recipe.params()[2].required && recipe.params()[2].source.line == 9, "{:?}", recipe.params()[2]);
 }
+
+#[test]
+fn a_build_has_the_declared_layout() {
+    let recipe = "params(build = param('path', contains = ['usr/bin/arakoon', 'usr/lib/alba/'], doc = 'A build.'))\n\
+                  def deploy(ctx):\n    pass\n";
+    let given = "params = { build = \"build\" }";
+    let nowhere = Stage::with(recipe, given).bind().unwrap_err();
+    assert!(nowhere.message().contains("is not a directory"), "{nowhere}");
+    let half = Stage::with(recipe, given).file("build/usr/bin/arakoon", "").bind().unwrap_err();
+    assert!(half.message().contains("has no `usr/lib/alba/`"), "{half}");
+    assert!(!half.message().contains("usr/bin/arakoon") && half.hint().unwrap().contains("A build."), "{half:?}");
+    let stage = Stage::with(recipe, given).file("build/usr/bin/arakoon", "").file("build/usr/lib/alba/x", "");
+    assert!(stage.bind().is_ok());
+    for declared in
+        ["param('str', contains = ['x'])", "param('path', contains = ['../x'])", "param('path', contains = [''])"]
+    {
+        assert!(
+            Stage::new(&format!("params(a = {declared})\ndef deploy(ctx):\n    pass\n")).bind().is_err(),
+            "{declared}"
+        );
+    }
+}

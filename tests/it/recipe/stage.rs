@@ -11,7 +11,8 @@ use ovs_cuisine::{
     control::{
         inventory::{Component, Inventory, RecipeRef},
         recipe::{
-            ConfigValue, Evaluation, Library, Params, Recipe, RecipeError, Refusal, Scene, StoreSpec, Surroundings,
+            ConfigValue, Evaluation, Keyspace, Library, Params, Recipe, RecipeError, Refusal, Scene, StoreSpec,
+            Surroundings,
         },
     },
     plan::{
@@ -101,13 +102,21 @@ impl Stage {
         let addresses: BTreeMap<HostName, String> =
             [(host("node-1"), "10.0.0.1".to_owned()), (host("node-2"), "10.0.0.2".to_owned())].into();
         let (inventory, component) = (&self.inventory, self.component());
-        let scene = Scene { inventory, component, params: &params, addresses: &addresses, prefix: "" };
-        let prefix = format!("{}{}", inventory.lab.prefix, recipe.prefix(&scene)?);
-        act(recipe, &Scene { prefix: &prefix, ..scene })
+        let components = [(component.name.clone(), params.clone())].into();
+        let scene = Scene {
+            inventory,
+            component,
+            params: &params,
+            addresses: &addresses,
+            components: &components,
+            keyspace: &Keyspace::default(),
+        };
+        let keyspace = recipe.keyspace(&scene)?;
+        act(recipe, &Scene { keyspace: &keyspace, ..scene })
     }
 
-    pub(crate) fn prefix(&self) -> Result<String, RecipeError> {
-        self.on_scene(|_, scene| Ok(scene.prefix.to_owned()))
+    pub(crate) fn keyspace(&self) -> Result<Keyspace, RecipeError> {
+        self.on_scene(|_, scene| Ok(scene.keyspace.clone()))
     }
 
     pub(crate) fn evaluate(&self, fake: &Fake) -> Result<Evaluation, RecipeError> {
@@ -129,6 +138,10 @@ impl Stage {
 
     pub(crate) fn ops(&self) -> Vec<Op> {
         self.steps().into_iter().map(|step| step.op).collect()
+    }
+
+    pub(crate) fn prepare(&self) -> Result<Option<Plan>, RecipeError> {
+        self.on_scene(|recipe, scene| recipe.prepare(scene, &host("node-1"), &facts(), &Fake::default()))
     }
 
     pub(crate) fn health(&self) -> Result<Option<Plan>, RecipeError> {
@@ -209,7 +222,7 @@ impl Surroundings for Fake {
         Ok((Digest::of(&content), content.len() as u64))
     }
 
-    fn secret(&self, name: &str) -> Result<Secret<String>, String> {
+    fn secret(&self, _: Option<&ComponentName>, name: &str) -> Result<Secret<String>, String> {
         self.note(format!("secret {name}"));
         match name {
             "locked" => Err("the key ring is locked".to_owned()),

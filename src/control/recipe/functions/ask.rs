@@ -10,7 +10,7 @@ use starlark::{
 use super::{milliseconds, session};
 use crate::{
     control::recipe::{error::Fault, session::Session},
-    plan::{Answer, Question},
+    plan::{Answer, ComponentName, Question},
 };
 
 #[starlark_module]
@@ -92,9 +92,18 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
     }
 
     /// A password of this name: made up once for the component and kept with the lab's keys. It can be joined,
-    /// formatted and put into JSON or a template like any text; whatever is built from it is never shown.
-    fn secret<'v>(name: &str, eval: &mut Evaluator<'v, '_, '_>) -> starlark::Result<String> {
+    /// formatted and put into JSON or a template like any text; whatever is built from it is never shown. `of` names
+    /// another component of the lab whose secret it is.
+    fn secret<'v>(
+        name: &str,
+        #[starlark(require = named, default = NoneOr::None)] of: NoneOr<&'v str>,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<String> {
         let session = session(eval)?;
+        let of = match of.into_option() {
+            Some(of) => Some(component(session, of)?),
+            None => None,
+        };
         let name = session.plain("name", name)?;
         let fits = (1..=100).contains(&name.len())
             && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
@@ -107,13 +116,20 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         }
         let secret = {
             let name = name.clone();
-            session.ask("secret", move |outside| outside.secret(&name))?
+            session.ask("secret", move |outside| outside.secret(of.as_ref(), &name))?
         };
         if secret.expose().is_empty() {
             return Err(Fault::evaluation(format!("secret `{name}` is empty")).into());
         }
         Ok(session.veil.hide(secret)?)
     }
+}
+
+/// A component of the lab, by name.
+fn component(session: &Session, name: &str) -> Result<ComponentName, Fault> {
+    let name = session.plain("of", name)?;
+    let known = session.stage("secret")?.components.contains_key(&name);
+    name.parse().ok().filter(|_| known).ok_or_else(|| Fault::evaluation(format!("the lab has no component `{name}`")))
 }
 
 fn ask(session: &Session, function: &str, question: Question) -> Result<Answer, Fault> {

@@ -36,12 +36,14 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
 
     /// A parameter for `params()`. `type` is one of `str`, `int`, `bool`, `float`, `path`, `list`, `dict`, `secret`
     /// and `port`. A parameter without `default` must be given; with `default = None` it is optional and then `None`.
-    /// `choices` lists the only values allowed.
+    /// `choices` lists the only values allowed. `contains` lists what the directory that a `path` names must have, such as
+    /// `usr/bin/arakoon`, or `usr/lib/alba/` for a directory: what is missing is told before anything is touched.
     fn param<'v>(
         r#type: &str,
         #[starlark(require = named)] default: Option<Value<'v>>,
         #[starlark(require = named, default = "")] doc: &str,
         #[starlark(require = named, default = UnpackList::default())] choices: UnpackList<Value<'v>>,
+        #[starlark(require = named, default = UnpackList::default())] contains: UnpackList<String>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<ParamDecl> {
         let session = session(eval)?;
@@ -59,6 +61,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
             default: default.map(json).transpose()?,
             doc: doc.to_owned(),
             choices: choices.items.into_iter().map(json).collect::<Result<_, _>>()?,
+            contains: contains.items,
             file: source.file,
             line: source.line,
         };

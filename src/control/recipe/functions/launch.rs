@@ -79,6 +79,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Handle> {
         let session = session(eval)?;
+        session.may_record("launch")?;
         session.may_record("service_ensure")?;
         let service = service_name(name, session)?;
         let mut rendered = Rendered { session, service: &service, files: Vec::new() };
@@ -135,7 +136,7 @@ impl Rendered<'_> {
         let path: HostPath = fixed(&format!("{RUNTIME}/{}/{}", self.service, file.name))?;
         let wanted = LaunchFile {
             path: path.clone(),
-            key: self.session.whole_key("file", &file.key)?,
+            key: self.session.readable_key("file", &file.key)?,
             mode: file.mode.as_deref().map(|mode| self.session.mode(mode)).transpose()?,
             on_change: file.on_change.as_deref().map(reaction).transpose()?,
         };
@@ -166,7 +167,7 @@ impl Started {
     /// The launcher, the link, the service; and the description for etcd.
     fn record(self, session: &Session, description: LaunchDescription) -> Result<Handle, Fault> {
         let stage = session.stage("launch")?;
-        let node = LaunchDescription::node(&stage.prefix, session.host("launch")?, &self.service);
+        let node = LaunchDescription::node(stage.keyspace.prefix(), session.host("launch")?, &self.service);
         let key = format!("{node}/{}", LaunchDescription::KEY);
         if session.recorded().launches.iter().any(|launch| launch.key == key) {
             return Err(Fault::evaluation(format!("`{}` is launched twice on this host", self.service)));

@@ -9,6 +9,7 @@ mod certificates;
 mod declare;
 #[expect(clippy::too_many_arguments, reason = "each is an argument that recipes give by name")]
 mod files;
+mod identity;
 #[expect(clippy::too_many_arguments, reason = "each is an argument that recipes give by name")]
 mod launch;
 #[expect(clippy::too_many_arguments, reason = "each is an argument that recipes give by name")]
@@ -51,6 +52,7 @@ fn ours(builder: &mut GlobalsBuilder) {
     launch::functions(builder);
     ask::functions(builder);
     certificates::functions(builder);
+    identity::functions(builder);
     text::functions(builder);
     builder.namespace("json", text::json);
 }
