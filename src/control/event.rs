@@ -20,6 +20,8 @@ pub enum RunKind {
     Lab,
     /// Brings a component's trees to its hosts and restarts what reacts to them.
     Push,
+    /// Probes components and changes nothing.
+    Health,
 }
 
 /// Something that happened during a run. Sent by drive, folded by report.

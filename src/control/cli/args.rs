@@ -118,6 +118,11 @@ pub(super) struct Deploy {
     /// Shows before and after of everything that changes.
     #[arg(long)]
     pub(super) diff: bool,
+
+    /// Does not start the services of these components, and stops those that run: everything else is put into place, so
+    /// that one that does not start can be looked at.
+    #[arg(long, value_name = "COMPONENTS", value_delimiter = ',')]
+    pub(super) safe: Vec<String>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -138,10 +143,15 @@ pub(super) struct Push {
     /// The inventory file.
     pub(super) inventory: PathBuf,
 
-    /// The component.
-    pub(super) component: String,
+    /// The components, in the order in which the lab needs them: names and globs, separated by commas.
+    #[arg(required_unless_present = "build", value_delimiter = ',')]
+    pub(super) components: Vec<String>,
 
-    /// Only to these hosts of it: names, globs, `@group`, `!exclusion`, separated by commas.
+    /// All components that have this directory as a parameter.
+    #[arg(long, value_name = "DIR", conflicts_with = "components")]
+    pub(super) build: Option<PathBuf>,
+
+    /// Only to these hosts of them: names, globs, `@group`, `!exclusion`, separated by commas.
     #[arg(long, value_name = "HOSTS")]
     pub(super) on: Option<String>,
 
@@ -322,6 +332,10 @@ pub(super) struct Ps {
     /// The inventory file.
     pub(super) inventory: PathBuf,
 
+    /// Looks at the containers only and asks no host how its components are.
+    #[arg(long)]
+    pub(super) containers: bool,
+
     /// Prints JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -351,6 +365,18 @@ pub(super) enum Config {
         /// Prints JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Changes one key by hand: whoever reads it follows at once. The next `deploy` sets it back to what the recipe wants.
+    Set {
+        /// The inventory file.
+        inventory: PathBuf,
+        /// The key, relative to the lab's prefix. `KEY|a.b` is the member `b` of the member `a` of a JSON value.
+        key: String,
+        /// The value; of a member, JSON or a text. `-` reads it from standard input.
+        value: String,
+        /// Takes a value that is not JSON where there was JSON.
+        #[arg(long)]
+        force: bool,
     },
     /// Shows how the keys differ from what the recipes want.
     Diff(Plan),

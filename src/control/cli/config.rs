@@ -1,6 +1,8 @@
-//! `config get` and `config diff`: the configuration in etcd.
+//! `config get`, `config set` and `config diff`: the configuration in etcd.
 
-use serde_json::json;
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -9,21 +11,36 @@ use super::{
     output,
     run::Lab,
 };
-use crate::control::drive::{self, Events, Fleet};
+use crate::{
+    control::{
+        config::Store,
+        drive::{self, Events, Fleet},
+    },
+    plan::Action,
+};
 
 pub(super) async fn config(args: args::Config, verbose: u8) -> Result<Exit, Failure> {
     match args {
         args::Config::Get { inventory, key, json } => get(&Lab::load(&inventory)?, key.as_deref(), json).await,
+        args::Config::Set { inventory, key, value, force } => {
+            set(&Lab::load(&inventory)?, &key, &text_of(value)?, force).await
+        }
         args::Config::Diff(plan) => deploy::config_diff(plan, verbose).await,
     }
 }
 
-async fn get(lab: &Lab, key: Option<&str>, as_json: bool) -> Result<Exit, Failure> {
+/// The lab's store, reached for one command.
+async fn opened(lab: &Lab) -> Result<(Arc<Fleet>, Arc<Store>), Failure> {
     let keyring = drive::open_keyring(&lab.inventory)?;
     let (events, _inbox) = Events::channel();
-    let fleet =
-        std::sync::Arc::new(Fleet::new(lab.inventory.clone(), keyring.clone(), events, None, CancellationToken::new()));
-    let store = drive::read_only_store(&fleet, &lab.inventory, &lab.library, &keyring).await?;
+    let fleet = Fleet::new(lab.inventory.clone(), keyring.clone(), events, None, CancellationToken::new());
+    let fleet = Arc::new(fleet);
+    let store = drive::store_of(&fleet, &lab.inventory, &lab.library, &keyring).await?;
+    Ok((fleet, store))
+}
+
+async fn get(lab: &Lab, key: Option<&str>, as_json: bool) -> Result<Exit, Failure> {
+    let (fleet, store) = opened(lab).await?;
     let key = absolute_key(&lab.inventory.lab.prefix, key.unwrap_or_default());
     let mut entries = store.get(&key).await?;
     // `get` is by prefix; a key without `/` at its end means just that key.
@@ -48,6 +65,66 @@ async fn get(lab: &Lab, key: Option<&str>, as_json: bool) -> Result<Exit, Failur
         output::result(&text)?;
     }
     Ok(Exit::Done)
+}
+
+async fn set(lab: &Lab, key: &str, value: &str, force: bool) -> Result<Exit, Failure> {
+    let (key, member) = key.split_once('|').map_or((key, None), |(key, member)| (key, Some(member)));
+    let key = absolute_key(&lab.inventory.lab.prefix, key);
+    let (fleet, store) = opened(lab).await?;
+    let held = store.get_key(&key).await?;
+    let before = held.as_ref().map_or(0, |entry| entry.revision);
+    let held = held.map(|entry| String::from_utf8_lossy(&entry.value).into_owned());
+    let wanted = match member {
+        Some(member) => with_member(&key, held.as_deref(), member, value)?,
+        None => value.to_owned(),
+    };
+    let is_json = |text: &str| serde_json::from_str::<Json>(text).is_ok();
+    if !force && held.as_deref().is_some_and(is_json) && !is_json(&wanted) {
+        return Err(Failure::bad_input(format!("`{key}` holds JSON, and this value is not JSON"))
+            .hint("quote a text as JSON does, such as '\"text\"', or give --force"));
+    }
+    let edited = store.set_key(&key, wanted.as_bytes(), before).await?;
+    fleet.close().await;
+    let Some(action) = edited.action else {
+        output::result(&format!("{key} is so already\n"))?;
+        return Ok(Exit::Done);
+    };
+    let verb = if action == Action::Create { "created" } else { "changed" };
+    output::result(&format!("{key} {verb} (revision {})\n", edited.revision))?;
+    if let Some(owner) = edited.owner {
+        output::progress(&format!("the next deploy of component {owner} sets it back to what its recipe wants"));
+    }
+    Ok(Exit::Done)
+}
+
+/// A JSON value with one of its members set: `a.b` is the member `b` of the member `a`.
+fn with_member(key: &str, held: Option<&str>, member: &str, value: &str) -> Result<String, Failure> {
+    let held = held.ok_or_else(|| {
+        Failure::bad_input(format!("etcd has no key `{key}`")).hint("set the whole value first, without `|`")
+    })?;
+    let mut whole: Json = serde_json::from_str(held)
+        .map_err(|error| Failure::bad_input(format!("`{key}` does not hold JSON, so it has no members: {error}")))?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Json::String(value.to_owned()));
+    let mut place = &mut whole;
+    for name in member.split('.') {
+        let members = place
+            .as_object_mut()
+            .filter(|_| !name.is_empty())
+            .ok_or_else(|| Failure::bad_input(format!("`{key}` has no place for the member `{member}`")))?;
+        place = members.entry(name).or_insert_with(|| json!({}));
+    }
+    *place = value;
+    Ok(whole.to_string())
+}
+
+/// The value itself, or standard input for `-`, without its last newline.
+fn text_of(value: String) -> Result<String, Failure> {
+    if value != "-" {
+        return Ok(value);
+    }
+    let text = std::io::read_to_string(std::io::stdin())
+        .map_err(|error| Failure::internal("cannot read standard input", error))?;
+    Ok(text.strip_suffix('\n').map_or_else(|| text.clone(), str::to_owned))
 }
 
 /// Keys are relative to the lab's prefix unless they begin with `/`.

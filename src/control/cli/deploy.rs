@@ -13,7 +13,10 @@ use crate::control::{
 
 pub(super) async fn deploy(args: args::Deploy, verbose: u8) -> Result<Exit, Failure> {
     let lab = Lab::load(&args.selection.inventory)?;
-    let request = lab.request(&args.selection, RunKind::Deploy, Mode::Apply, &args.options)?;
+    let mut request = lab.request(&args.selection, RunKind::Deploy, Mode::Apply, &args.options)?;
+    if !args.safe.is_empty() {
+        request.safe = lab.inventory.select_components(&args.safe, false)?.into_iter().collect();
+    }
     let summary = run(request, style(&args.options, args.diff, verbose)).await?;
     Ok(Exit::of(&summary))
 }

@@ -1,6 +1,7 @@
 //! `up`, `down` and `ps`: the containers by themselves.
 
 use std::{
+    collections::HashMap,
     io::{IsTerminal, Write},
     sync::Arc,
 };
@@ -12,12 +13,17 @@ use super::{
     args,
     failure::{Exit, Failure},
     output::{self, style},
-    run::{Lab, run, show_events},
+    run::{Lab, cancel_at_interrupt, run, show_events},
 };
-use crate::control::{
-    drive::{self, Down, Events, Fleet, Mode},
-    event::{RunEvent, RunKind, Summary, Transfer},
-    inventory::Access,
+use crate::{
+    control::{
+        drive::{self, Down, Events, Fleet, Mode, Scope},
+        event::{HostPhase, RunEvent, RunKind, StepProgress, Summary, Transfer},
+        inventory::{Access, Component, Host},
+        lab::ContainerStatus,
+        report::clean,
+    },
+    plan::{ComponentName, HostName, Outcome},
 };
 
 pub(super) async fn up(args: args::Up, verbose: u8) -> Result<Exit, Failure> {
@@ -91,16 +97,51 @@ pub(super) async fn ps(args: args::Ps) -> Result<Exit, Failure> {
     let (events, _inbox) = Events::channel();
     let fleet = Arc::new(Fleet::new(lab.inventory.clone(), keyring, events, None, CancellationToken::new()));
     let containers = drive::ps(&fleet, &lab.inventory).await?;
+    let places: Vec<Place> = lab.inventory.hosts.values().map(|host| Place::of(host, &containers)).collect();
+    let known = if args.containers { Vitals::default() } else { vitals(&lab, &places).await? };
     let mut rows = Vec::new();
-    let mut json = Vec::new();
-    for host in lab.inventory.hosts.values() {
-        let components: Vec<&str> = lab
-            .inventory
-            .components
-            .values()
-            .filter(|component| component.hosts.contains(&host.name))
-            .map(|component| component.name.as_str())
-            .collect();
+    for Place { host, state, address, image } in places {
+        let components: Vec<_> =
+            lab.inventory.components.values().filter(|component| component.hosts.contains(&host)).collect();
+        if args.json {
+            let health: serde_json::Map<String, serde_json::Value> = components
+                .iter()
+                .map(|component| (component.name.to_string(), known.word(&component.name, &host).into()))
+                .collect();
+            let names: Vec<_> = components.iter().map(|component| &component.name).collect();
+            let line = json!({
+                "schema": 1, "host": host, "state": state, "address": address, "image": image, "components": names,
+                "health": health, "problems": known.problems(&host),
+            });
+            output::result(&format!("{line}\n"))?;
+            continue;
+        }
+        let shown = |component: &&Component| match known.word(&component.name, &host) {
+            "unknown" => component.name.to_string(),
+            word => format!("{} ({word})", component.name),
+        };
+        let components: Vec<_> = components.iter().map(shown).collect();
+        rows.push(vec![host.to_string(), state, address, components.join(", "), image]);
+    }
+    if !args.json {
+        output::result(&output::table(&["HOST", "STATE", "ADDRESS", "COMPONENTS", "IMAGE"], rows))?;
+        for (component, host, why) in &known.failed {
+            output::progress(&format!("{component} on {host} is not healthy: {}", clean(why)));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// A host and where it is.
+struct Place {
+    host: HostName,
+    state: String,
+    address: String,
+    image: String,
+}
+
+impl Place {
+    fn of(host: &Host, containers: &[ContainerStatus]) -> Self {
         let container = containers.iter().find(|container| container.host == host.name);
         let (state, address, image) = match (&host.access, container) {
             (Access::Ssh(access), _) => {
@@ -111,17 +152,76 @@ pub(super) async fn ps(args: args::Ps) -> Result<Exit, Failure> {
             }
             (Access::Container(wanted), None) => ("missing".to_owned(), String::new(), wanted.image.clone()),
         };
-        json.push(json!({
-            "schema": 1, "host": host.name, "state": state, "address": address, "image": image, "components": components,
-        }));
-        rows.push(vec![host.name.to_string(), state, address, components.join(", "), image]);
+        Self { host: host.name.clone(), state, address, image }
     }
-    if args.json {
-        for line in json {
-            output::result(&format!("{line}\n"))?;
+
+    /// Whether it can be asked anything.
+    fn runs(&self) -> bool {
+        matches!(self.state.as_str(), "ssh" | "running")
+    }
+}
+
+/// How components are, as their probes tell.
+#[derive(Debug, Default)]
+struct Vitals {
+    healthy: HashMap<(ComponentName, HostName), bool>,
+    /// What a probe said that failed.
+    failed: Vec<(ComponentName, HostName, String)>,
+    lost: HashMap<HostName, String>,
+}
+
+impl Vitals {
+    fn event(&mut self, event: RunEvent) {
+        match event {
+            RunEvent::Health { component, host, healthy, .. } => {
+                self.healthy.insert((component, host), healthy);
+            }
+            RunEvent::Step { component, host, title, progress: StepProgress::Finished { outcome, .. }, .. } => {
+                if let Outcome::Failed(failure) = outcome {
+                    self.failed.push((component, host, format!("{title}: {}", failure.message)));
+                }
+            }
+            RunEvent::Host { host, phase: HostPhase::Lost { problem } } => {
+                self.lost.insert(host, problem.error);
+            }
+            _ => {}
         }
-    } else {
-        output::result(&output::table(&["HOST", "STATE", "ADDRESS", "COMPONENTS", "IMAGE"], rows))?;
     }
-    Ok(Exit::Done)
+
+    fn word(&self, component: &ComponentName, host: &HostName) -> &'static str {
+        match self.healthy.get(&(component.clone(), host.clone())) {
+            Some(true) => "healthy",
+            Some(false) => "unhealthy",
+            None if self.lost.contains_key(host) => "unreachable",
+            None => "unknown",
+        }
+    }
+
+    fn problems(&self, host: &HostName) -> Vec<&str> {
+        let probes = self.failed.iter().filter(|(_, where_, _)| where_ == host).map(|(.., why)| why.as_str());
+        self.lost.get(host).map(String::as_str).into_iter().chain(probes).collect()
+    }
+}
+
+/// Asks the hosts that run how their components are.
+async fn vitals(lab: &Lab, places: &[Place]) -> Result<Vitals, Failure> {
+    let hosts: Vec<HostName> = places.iter().filter(|place| place.runs()).map(|place| place.host.clone()).collect();
+    let components = lab.inventory.components.values().cloned().map(Arc::new).collect();
+    let options = args::RunOptions { jobs: None, json: false, plain: true };
+    let mut request = lab.bare_request(RunKind::Health, Mode::Apply, &options, components, hosts);
+    request.scope = Scope::Health;
+    let cancel = CancellationToken::new();
+    let (events, mut inbox) = Events::channel();
+    let watcher = tokio::spawn(cancel_at_interrupt(cancel.clone()));
+    let told = async {
+        let mut vitals = Vitals::default();
+        while let Some(event) = inbox.recv().await {
+            vitals.event(event);
+        }
+        vitals
+    };
+    let (ended, vitals) = tokio::join!(drive::run(request, events, cancel), told);
+    watcher.abort();
+    ended?;
+    Ok(vitals)
 }

@@ -89,6 +89,7 @@ impl Lab {
             hosts,
             mode,
             scope: Scope::Whole,
+            safe: std::collections::HashSet::new(),
             jobs: options.jobs,
             cache: cache(),
         }

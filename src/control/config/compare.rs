@@ -13,7 +13,7 @@ use super::{
 use crate::plan::{Action, ComponentName};
 
 /// The largest value that fits into a request beside its key and our record (etcd takes 1.5 MiB in all).
-const LARGEST_VALUE: usize = 1 << 20;
+pub(super) const LARGEST_VALUE: usize = 1 << 20;
 /// Values longer than this are shown as their size and digest, as in file diffs.
 const LARGEST_SHOWN: usize = 256 << 10;
 

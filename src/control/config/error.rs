@@ -72,6 +72,12 @@ pub enum ConfigError {
         /// Why not, in words that follow the key.
         why: &'static str,
     },
+    /// A key that nobody may set by hand.
+    #[error("`{key}` is not a key of the lab's configuration")]
+    BadEdit {
+        /// Which key.
+        key: String,
+    },
     /// A login cannot be used.
     #[error("login `{user}` {why}")]
     BadLogin {
@@ -125,6 +131,7 @@ impl ConfigError {
             Self::Record { .. } => "remove that key with etcdctl: our keys are adopted again at the next deploy",
             Self::Tls { .. }
             | Self::BadKey { .. }
+            | Self::BadEdit { .. }
             | Self::BadLogin { .. }
             | Self::Denied { .. }
             | Self::Etcd { .. } => {

@@ -52,19 +52,23 @@ impl JournalEntry {
                 before: write.digest_before.clone(),
                 after: write.value.as_deref().map(digest),
             });
-        Self {
-            number,
-            at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
-            by: owner(),
-            count: comparison.changes.len(),
-            changes: changes.collect(),
-        }
+        Self { number, at: now(), by: owner(), count: comparison.changes.len(), changes: changes.collect() }
+    }
+
+    /// The entry of one key's change by hand.
+    pub(super) fn of_edit(key: &str, action: Action, before: Option<String>, after: String, number: u64) -> Self {
+        let change = JournalChange { key: key.to_owned(), action, before, after: Some(after) };
+        Self { number, at: now(), by: owner(), count: 1, changes: vec![change] }
     }
 
     pub(super) fn render(&self) -> Vec<u8> {
         // Strings and numbers only: cannot fail.
         serde_json::to_vec(self).unwrap_or_default()
     }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }
 
 impl Store {

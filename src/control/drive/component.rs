@@ -17,7 +17,7 @@ use super::{
     HostError, HostSession,
     error::{chain, problem},
     ledger::{elapsed, worst},
-    push::pushed_part,
+    push::{pushed_part, reduced},
     run::{Crew, Part, Scope},
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
         inventory::{Component, FailurePolicy},
         recipe::Evaluation,
     },
-    plan::{HostName, Outcome, Plan, Tally},
+    plan::{HostName, Op, Outcome, Plan, Tally},
     wire::{Mode, StepEvent, StepReport, Stream},
 };
 
@@ -120,6 +120,9 @@ async fn evaluate(crew: &Arc<Crew>, component: &Arc<Component>, host: &HostName)
     };
     match crew.evaluate(component, host, &session).await {
         Ok(mut evaluation) => {
+            if crew.is_safe(component) {
+                evaluation.plan = kept_still(evaluation.plan);
+            }
             if crew.is_push() {
                 evaluation.plan = pushed_part(evaluation.plan, crew.is_rollback());
                 crew.spare(&mut evaluation.plan);
@@ -192,7 +195,7 @@ async fn apply(
     let status = run_steps(crew, component, host, session, plan, crew.mode).await;
     // A push that brought nothing restarted nothing, so there is nothing to probe.
     let is_idle = crew.is_push() && status == Status::Unchanged;
-    if status >= Status::NotAttempted || crew.mode == Mode::Check || is_idle {
+    if status >= Status::NotAttempted || crew.mode == Mode::Check || is_idle || crew.is_safe(component) {
         return HostEnd::of(status);
     }
     match probe(crew, component, host, session).await {
@@ -200,6 +203,45 @@ async fn apply(
         Some(true) => HostEnd { status, healthy: Some(true) },
         Some(false) => HostEnd { status: crew.bench(component, host, Status::Failed), healthy: Some(false) },
     }
+}
+
+/// Probes one component on its hosts.
+pub(super) async fn look_at(crew: Arc<Crew>, component: Arc<Component>) {
+    let one = |host: HostName| {
+        let (crew, component) = (&crew, &component);
+        async move {
+            let Ok(session) = crew.fleet.session(&host).await else { return };
+            probe(crew, component, &host, &session).await;
+        }
+    };
+    join_all(crew.hosts_of(&component).into_iter().map(one)).await;
+}
+
+/// How long a probe that only looks may wait, in milliseconds: somebody watches.
+const GLANCE: u64 = 5000;
+
+fn without_patience(plan: &mut Plan) {
+    for step in &mut plan.steps {
+        match &mut step.op {
+            Op::WaitPort(wait) => wait.timeout_ms = wait.timeout_ms.min(GLANCE),
+            Op::Run(run) => run.timeout_ms = run.timeout_ms.min(GLANCE),
+            _ => {}
+        }
+    }
+}
+
+/// A plan without what starts services of its own or needs them to run: safe mode puts everything else into place.
+fn kept_still(plan: Plan) -> Plan {
+    let mut stands_still = false;
+    reduced(plan, |step| match &mut step.op {
+        Op::ServiceEnsure(service) if service.definition.is_some() => {
+            (service.running, service.enabled, stands_still) = (false, false, true);
+            true
+        }
+        // Whatever comes after the first service that stands still may need it.
+        Op::WaitPort(_) | Op::Run(_) => !stands_still,
+        _ => true,
+    })
 }
 
 /// Runs the health probes; none when the recipe has none.
@@ -210,7 +252,13 @@ async fn probe(
     session: &Arc<HostSession>,
 ) -> Option<bool> {
     let plan = match crew.evaluate_part(Part::Health, component, host, session).await {
-        Ok(plan) => plan?,
+        Ok(plan) => {
+            let mut plan = plan?;
+            if crew.scope == Scope::Health {
+                without_patience(&mut plan);
+            }
+            plan
+        }
         Err(failure) => {
             crew.component_failed(component, Some(host), failure).await;
             return Some(false);

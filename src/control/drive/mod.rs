@@ -33,7 +33,7 @@ pub use explain::{ExplainError, Explanation, explain};
 pub use fleet::{ENGINE_DEADLINE, Fleet};
 pub use run::{Request, Scope, run};
 pub use session::{HostSession, PlanEnd};
-pub use store::{StoreHandle, read_only_store};
+pub use store::{StoreHandle, store_of};
 pub use target::{open_keyring, target_of};
 
 pub use crate::wire::Mode;

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     control::{
         event::{ChangeSet, RunEvent, Status},
-        inventory::Component,
+        inventory::{Component, FailurePolicy},
     },
     plan::{Action, ComponentName, Detail, Diff, HostName, MaxDelete, Op, Outcome, Plan, Step, StepId},
     tree::Care,
@@ -34,17 +34,10 @@ const MAX_PATHS: usize = 20;
 /// rollback keeps only the syncs of trees with releases, and makes them go back.
 /// They keep their keys, so that a reaction which an earlier run owes is still paid.
 pub(super) fn pushed_part(plan: Plan, rollback: bool) -> Plan {
-    let mut places: HashMap<StepId, StepId> = HashMap::new();
-    let mut steps = Vec::new();
-    for mut step in plan.steps {
+    reduced(plan, |step| {
         let reacts = !step.only_if_changed.is_empty();
-        renumber(&mut step.only_if_changed, &places);
-        if let Op::ServiceEnsure(service) = &mut step.op {
-            renumber(&mut service.restart_on, &places);
-        }
         let is_kept = match &step.op {
-            // What reacts only to steps that a push leaves out has nothing to react to.
-            _ if reacts => !step.only_if_changed.is_empty(),
+            _ if reacts => true,
             Op::Sync(sync) => !rollback || sync.release.is_some(),
             Op::ServiceEnsure(service) => !service.restart_on.is_empty(),
             _ => false,
@@ -54,7 +47,22 @@ pub(super) fn pushed_part(plan: Plan, rollback: bool) -> Plan {
         {
             release.rollback = true;
         }
-        if is_kept {
+        is_kept
+    })
+}
+
+/// The steps of a plan that are kept, numbered anew. What reacts only to steps that are not has nothing to react to and
+/// goes too; `keeps` sees the rest, with what it reacts to among the kept.
+pub(super) fn reduced(plan: Plan, mut keeps: impl FnMut(&mut Step) -> bool) -> Plan {
+    let mut places: HashMap<StepId, StepId> = HashMap::new();
+    let mut steps = Vec::new();
+    for mut step in plan.steps {
+        let reacts = !step.only_if_changed.is_empty();
+        renumber(&mut step.only_if_changed, &places);
+        if let Op::ServiceEnsure(service) = &mut step.op {
+            renumber(&mut service.restart_on, &places);
+        }
+        if (!reacts || !step.only_if_changed.is_empty()) && keeps(&mut step) {
             let id = StepId(u32::try_from(steps.len()).unwrap_or(u32::MAX));
             places.insert(step.id, id);
             step.id = id;
@@ -174,9 +182,15 @@ fn starts(diff: &Diff) -> bool {
 }
 
 impl Crew {
-    /// Pushes the components once, and when asked goes on with every later change until the run is cancelled.
+    /// Pushes the components once, one after another, and when asked goes on with every later change until the run is
+    /// cancelled. What comes after a failure is not begun: it may need what failed.
     pub(super) async fn push(self: &Arc<Self>, components: &[Arc<Component>], watch: bool) -> Result<(), DriveError> {
+        let mut failed = false;
         for component in components {
+            if failed || self.cancel.is_cancelled() {
+                self.not_attempted(component).await;
+                continue;
+            }
             let started = Instant::now();
             self.foresee_trees(std::slice::from_ref(component));
             join_all(self.hosts_of(component).iter().map(|host| self.reach(host))).await;
@@ -187,6 +201,7 @@ impl Crew {
             if status < Status::NotAttempted && self.is_rollback() && !self.pushed.has_trees() {
                 return Err(DriveError::NoReleases(component.name.clone()));
             }
+            failed = status >= Status::NotAttempted && component.on_failure != FailurePolicy::Continue;
             if watch && !self.cancel.is_cancelled() {
                 self.watch(component).await;
             }

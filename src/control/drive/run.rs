@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     DriveError, Events, Fleet, HostSession,
-    component::{Preparation, run_component},
+    component::{Preparation, look_at, run_component},
     containers::{self, ContainerReport},
     error::problem,
     fleet::DEFAULT_JOBS,
@@ -58,6 +58,8 @@ pub struct Request {
     pub mode: Mode,
     /// Which part of its recipes it runs.
     pub scope: Scope,
+    /// Components whose services are not to run.
+    pub safe: HashSet<ComponentName>,
     /// At most so many hosts at once.
     pub jobs: Option<usize>,
     /// Where caches live; none when there is no such place.
@@ -71,6 +73,8 @@ pub enum Scope {
     Whole,
     /// The keys in etcd only.
     Keys,
+    /// The probes only, on running hosts, without waiting for what is not ready yet.
+    Health,
     /// On running hosts only: trees, and what reacts to their change.
     Push {
         /// Go on with every later change of the trees until the run is cancelled.
@@ -108,6 +112,7 @@ pub(super) struct Crew {
     pub(super) stores: Stores,
     pub(super) mode: Mode,
     pub(super) scope: Scope,
+    safe: HashSet<ComponentName>,
     /// What the running push has brought so far.
     pub(super) pushed: PushTally,
     /// Whether hosts may rely on what they kept of a tree since the push before.
@@ -158,7 +163,8 @@ pub async fn run(request: Request, events: Events, cancel: CancellationToken) ->
 impl Crew {
     /// Loads every recipe and binds every parameter, so that bad input stops the run before anything is touched.
     fn prepare(request: Request, events: Events, cancel: CancellationToken) -> Result<Self, DriveError> {
-        let Request { inventory, library, mut recipes, components, hosts, mode, scope, jobs, cache, .. } = request;
+        let Request { inventory, library, mut recipes, components, hosts, mode, scope, safe, jobs, cache, .. } =
+            request;
         let keyring = super::open_keyring(&inventory)?;
         let addresses = addresses(&inventory);
         let loaded = load(&inventory, &library, &mut recipes, &components)?;
@@ -196,6 +202,7 @@ impl Crew {
             stores,
             mode,
             scope,
+            safe,
             pushed: PushTally::default(),
             follows: AtomicBool::new(false),
             cancel,
@@ -232,6 +239,10 @@ impl Crew {
         if let Scope::Push { watch, .. } = self.scope {
             return self.push(components, watch).await;
         }
+        if self.scope == Scope::Health {
+            self.probe_all(components, hosts).await;
+            return Ok(());
+        }
         self.foresee_trees(components);
         let containers = match self.mode {
             Mode::Check => {
@@ -254,14 +265,25 @@ impl Crew {
         let prepared = self.prepare_hosts(components);
         let ended = run_graph(components, &self.cancel, |component| run_component(Arc::clone(self), component));
         let ((), ended) = tokio::join!(prepared, ended);
-        for (component, status) in ended {
-            if status == Status::NotAttempted {
-                let (healthy, millis) = (None, 0);
-                self.ledger.component(&component, status, healthy, millis);
-                self.events.send(RunEvent::ComponentFinished { component, status, millis }).await;
+        for component in components {
+            if ended.get(&component.name) == Some(&Status::NotAttempted) {
+                self.not_attempted(component).await;
             }
         }
         Ok(())
+    }
+
+    /// Says that a component was never begun.
+    pub(super) async fn not_attempted(&self, component: &Component) {
+        let (status, healthy, millis) = (Status::NotAttempted, None, 0);
+        self.ledger.component(&component.name, status, healthy, millis);
+        self.events.send(RunEvent::ComponentFinished { component: component.name.clone(), status, millis }).await;
+    }
+
+    /// Probes components on hosts that run, and changes nothing.
+    async fn probe_all(self: &Arc<Self>, components: &[Arc<Component>], hosts: &[HostName]) {
+        join_all(hosts.iter().map(|host| self.reach(host))).await;
+        join_all(components.iter().map(|component| look_at(Arc::clone(self), Arc::clone(component)))).await;
     }
 
     pub(super) async fn reach(&self, host: &HostName) {
@@ -306,6 +328,11 @@ impl Crew {
     /// Hosts of a component that take part in this run, in inventory order.
     pub(super) fn hosts_of(&self, component: &Component) -> Vec<HostName> {
         component.hosts.iter().filter(|host| self.hosts.contains(*host)).cloned().collect()
+    }
+
+    /// Whether a component's services are not to run.
+    pub(super) fn is_safe(&self, component: &Component) -> bool {
+        self.safe.contains(&component.name)
     }
 
     pub(super) fn is_store(&self, component: &Component) -> bool {

@@ -450,8 +450,8 @@ fn login_change(change: &crate::control::config::AuthChange) -> ConfigChange {
     }
 }
 
-/// A store for looking at only, without a run: the lab's only one.
-pub async fn read_only_store(
+/// The lab's only store, without a run: for looking into it, and for changing a key by hand.
+pub async fn store_of(
     fleet: &Arc<Fleet>,
     inventory: &Inventory,
     library: &Library,

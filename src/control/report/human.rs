@@ -174,7 +174,7 @@ impl<S: Screen> HumanReporter<S> {
                 self.sent(summary);
             }
             RunKind::Exec => self.screen.progress(&exec_end(summary)),
-            RunKind::Lab => self.screen.result(&format!("{counts}\n")),
+            RunKind::Lab | RunKind::Health => self.screen.result(&format!("{counts}\n")),
             RunKind::Push => {
                 self.sent(summary);
                 let is_idle = summary.hosts.iter().all(|host| host.status == End::Unchanged);

@@ -206,7 +206,7 @@ impl Status {
             RunKind::Deploy => "Deploying",
             RunKind::Plan => "Planning",
             RunKind::Recipe | RunKind::Exec => "Running on",
-            RunKind::Lab => "Preparing",
+            RunKind::Lab | RunKind::Health => "Preparing",
             RunKind::Push => "Pushing to",
         };
         let done = if self.components > 1 {

@@ -360,10 +360,7 @@ launch("aux", argv = ["/opt/web/aux"])"#,
 fn wrong_launches() {
     for (body, expected) in [
         ("launch('web', argv = ['web'])", "not an absolute path"),
-        (
-            "launch('web', argv = ['/w', file('a', key = 'other/a')])",
-            "nothing that the component's login may read",
-        ),
+        ("launch('web', argv = ['/w', file('a', key = 'other/a')])", "nothing that the component's login may read"),
         ("launch('web', argv = ['/w', file('a', key = 'web/a'), file('a', key = 'web/b')])", "two different files"),
         ("launch('web', argv = ['/w', file('../a', key = 'web/a')])", "plain file name"),
         ("launch('web', argv = ['/w', file('a', key = 'web//a')])", "is not a key"),
