@@ -150,6 +150,15 @@ pub enum RunEvent {
         /// How long it took in milliseconds.
         millis: u64,
     },
+    /// A host is no longer one of a component's; drained and stopped when `done`.
+    Leaving {
+        /// Which component.
+        component: ComponentName,
+        /// Which host.
+        host: HostName,
+        /// False in plan.
+        done: bool,
+    },
     /// Something that people should know and that stops nothing.
     Warning {
         /// About which host, when about one.

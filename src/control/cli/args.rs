@@ -123,6 +123,11 @@ pub(super) struct Deploy {
     /// that one that does not start can be looked at.
     #[arg(long, value_name = "COMPONENTS", value_delimiter = ',')]
     pub(super) safe: Vec<String>,
+
+    /// Also removes what the inventory no longer has: containers of hosts, and keys and logins of components. Named
+    /// volumes stay.
+    #[arg(long, conflicts_with_all = ["on", "only"])]
+    pub(super) prune: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -14,6 +14,7 @@ use crate::control::{
 pub(super) async fn deploy(args: args::Deploy, verbose: u8) -> Result<Exit, Failure> {
     let lab = Lab::load(&args.selection.inventory)?;
     let mut request = lab.request(&args.selection, RunKind::Deploy, Mode::Apply, &args.options)?;
+    request.prune = args.prune;
     if !args.safe.is_empty() {
         request.safe = lab.inventory.select_components(&args.safe, false)?.into_iter().collect();
     }

@@ -176,11 +176,13 @@ impl Vitals {
             RunEvent::Health { component, host, healthy, .. } => {
                 self.healthy.insert((component, host), healthy);
             }
-            RunEvent::Step { component, host, title, progress: StepProgress::Finished { outcome, .. }, .. } => {
-                if let Outcome::Failed(failure) = outcome {
-                    self.failed.push((component, host, format!("{title}: {}", failure.message)));
-                }
-            }
+            RunEvent::Step {
+                component,
+                host,
+                title,
+                progress: StepProgress::Finished { outcome: Outcome::Failed(failure), .. },
+                ..
+            } => self.failed.push((component, host, format!("{title}: {}", failure.message))),
             RunEvent::Host { host, phase: HostPhase::Lost { problem } } => {
                 self.lost.insert(host, problem.error);
             }

@@ -90,6 +90,7 @@ impl Lab {
             mode,
             scope: Scope::Whole,
             safe: std::collections::HashSet::new(),
+            prune: false,
             jobs: options.jobs,
             cache: cache(),
         }

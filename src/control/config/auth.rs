@@ -189,6 +189,42 @@ impl Store {
         Ok(Some(AuthChange { user: user.to_owned(), action, details }))
     }
 
+    /// Takes a component's login away: user and role. None when there is neither.
+    pub async fn drop_login(
+        &self,
+        component: &ComponentName,
+        mode: LoginMode,
+    ) -> Result<Option<AuthChange>, ConfigError> {
+        let user = component.as_str();
+        if user == ROOT || user == self.access().user {
+            return Ok(None);
+        }
+        let mut details = Vec::new();
+        if self.roles_of(user).await?.is_some() {
+            details.push("user".to_owned());
+        }
+        let role = self.connection.raw(|mut client| async move { client.role_get(user).await }).await;
+        match role {
+            Ok(_) => details.push("role".to_owned()),
+            Err(error) if Meaning::of(&error) == Meaning::Missing => {}
+            Err(error) => return Err(self.connection.explain(&format!("read role `{user}`"), error)),
+        }
+        if details.is_empty() {
+            return Ok(None);
+        }
+        if mode == LoginMode::Apply {
+            self.accept(Meaning::Missing, &format!("remove user `{user}`"), |mut client| async move {
+                client.user_delete(user).await.map(drop)
+            })
+            .await?;
+            self.accept(Meaning::Missing, &format!("remove role `{user}`"), |mut client| async move {
+                client.role_delete(user).await.map(drop)
+            })
+            .await?;
+        }
+        Ok(Some(AuthChange { user: user.to_owned(), action: Action::Remove, details }))
+    }
+
     /// The role with exactly these permissions.
     async fn ensure_role(
         &self,

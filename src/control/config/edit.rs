@@ -1,6 +1,6 @@
 //! One key changed by hand: by its operator, not by a recipe.
 
-use etcd_client::{Compare, CompareOp, ResponseHeader, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp, DeleteOptions, ResponseHeader, Txn, TxnOp};
 
 use super::{
     compare::LARGEST_VALUE,
@@ -98,16 +98,44 @@ impl Store {
         }
     }
 
-    /// The component whose recipe wrote a key, its record and the record's revision.
-    async fn owner_of(&self, key: &str) -> Result<Option<(ComponentName, Owned, i64)>, ConfigError> {
+    /// The components that we keep a record of, and the keys that they own.
+    pub async fn components(&self) -> Result<Vec<(ComponentName, Vec<String>)>, ConfigError> {
+        let mut found = Vec::new();
+        for (name, record, _) in self.records().await? {
+            found.push((name, record.keys.into_keys().collect()));
+        }
+        Ok(found)
+    }
+
+    /// Forgets a component that owns nothing any more: its record and its journal.
+    pub async fn forget(&self, component: &ComponentName) -> Result<(), ConfigError> {
+        for key in [format!("owned/{component}"), format!("journal/{component}/")] {
+            let whole = self.own_key(&key);
+            self.connection
+                .call("forget a component", |mut client| {
+                    let (key, below) = (whole.clone(), whole.ends_with('/'));
+                    let options = below.then(|| DeleteOptions::new().with_prefix());
+                    async move { client.delete(key, options).await.map(drop) }
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn records(&self) -> Result<Vec<(ComponentName, Owned, i64)>, ConfigError> {
         let prefix = self.own_key("owned/");
+        let mut found = Vec::new();
         for entry in self.get(&prefix).await? {
             let record = Owned::parse(&entry.key, &entry.value)?;
-            let name = entry.key.strip_prefix(&prefix).and_then(|name| name.parse().ok());
-            if let (true, Some(name)) = (record.keys.contains_key(key), name) {
-                return Ok(Some((name, record, entry.revision)));
+            if let Some(name) = entry.key.strip_prefix(&prefix).and_then(|name| name.parse().ok()) {
+                found.push((name, record, entry.revision));
             }
         }
-        Ok(None)
+        Ok(found)
+    }
+
+    /// The component whose recipe wrote a key, its record and the record's revision.
+    async fn owner_of(&self, key: &str) -> Result<Option<(ComponentName, Owned, i64)>, ConfigError> {
+        Ok(self.records().await?.into_iter().find(|(_, record, _)| record.keys.contains_key(key)))
     }
 }

@@ -154,10 +154,24 @@ async fn apply_all(
     component: &Arc<Component>,
     evaluations: BTreeMap<HostName, Evaluated>,
 ) -> Vec<(HostName, HostEnd)> {
-    let at_once = component.serial.map_or(Semaphore::MAX_PERMITS, |serial| serial.max(1) as usize);
-    let turns = Arc::new(Semaphore::new(at_once));
+    let serving = crew.serving(component, &evaluations).await;
+    let (first, then): (Vec<_>, Vec<_>) = evaluations.into_iter().partition(|(host, _)| !serving.contains(host));
     // A rolling change stops at the first host that fails: the rest still serve.
     let stop = CancellationToken::new();
+    let mut ends = apply_some(crew, component, first, Semaphore::MAX_PERMITS, &stop).await;
+    let at_once = component.serial.map_or(Semaphore::MAX_PERMITS, |serial| serial.max(1) as usize);
+    ends.extend(apply_some(crew, component, then, at_once, &stop).await);
+    ends
+}
+
+async fn apply_some(
+    crew: &Arc<Crew>,
+    component: &Arc<Component>,
+    evaluations: Vec<(HostName, Evaluated)>,
+    at_once: usize,
+    stop: &CancellationToken,
+) -> Vec<(HostName, HostEnd)> {
+    let turns = Arc::new(Semaphore::new(at_once));
     let stops_rest = component.serial.is_some() || component.on_failure == FailurePolicy::StopAll;
     let work = evaluations.into_iter().map(|(host, evaluated)| -> BoxFuture<'static, (HostName, HostEnd)> {
         let (crew, component) = (Arc::clone(crew), Arc::clone(component));
@@ -272,7 +286,7 @@ async fn probe(
     Some(healthy)
 }
 
-async fn run_steps(
+pub(super) async fn run_steps(
     crew: &Arc<Crew>,
     component: &Arc<Component>,
     host: &HostName,

@@ -11,6 +11,7 @@ mod explain;
 mod eye;
 mod fleet;
 mod graph;
+mod leaving;
 mod ledger;
 mod meter;
 mod meters;
@@ -22,6 +23,7 @@ mod sources;
 mod store;
 mod surroundings;
 mod target;
+mod turns;
 mod usual;
 mod watch;
 

@@ -1,7 +1,7 @@
 //! A whole run: containers, connections, recipes, the graph of components, and the summary.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -60,6 +60,8 @@ pub struct Request {
     pub scope: Scope,
     /// Components whose services are not to run.
     pub safe: HashSet<ComponentName>,
+    /// Whether containers and components that the inventory no longer has are removed. For runs of the whole lab.
+    pub prune: bool,
     /// At most so many hosts at once.
     pub jobs: Option<usize>,
     /// Where caches live; none when there is no such place.
@@ -85,12 +87,14 @@ pub enum Scope {
 }
 
 /// A part of a recipe besides `deploy(ctx)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Part {
     /// What a host needs of its own, before the component's needs are ready.
     Prepare,
     /// The probes.
     Health,
+    /// What hosts that stay do for these, which leave.
+    Drain(Arc<Vec<HostName>>),
 }
 
 /// A component's recipe with its parameters bound.
@@ -113,6 +117,9 @@ pub(super) struct Crew {
     pub(super) mode: Mode,
     pub(super) scope: Scope,
     safe: HashSet<ComponentName>,
+    pub(super) prune: bool,
+    /// Hosts that left a component and are no longer in the inventory.
+    pub(super) departed: Mutex<BTreeSet<HostName>>,
     /// What the running push has brought so far.
     pub(super) pushed: PushTally,
     /// Whether hosts may rely on what they kept of a tree since the push before.
@@ -163,8 +170,9 @@ pub async fn run(request: Request, events: Events, cancel: CancellationToken) ->
 impl Crew {
     /// Loads every recipe and binds every parameter, so that bad input stops the run before anything is touched.
     fn prepare(request: Request, events: Events, cancel: CancellationToken) -> Result<Self, DriveError> {
-        let Request { inventory, library, mut recipes, components, hosts, mode, scope, safe, jobs, cache, .. } =
-            request;
+        let Request {
+            inventory, library, mut recipes, components, hosts, mode, scope, safe, prune, jobs, cache, ..
+        } = request;
         let keyring = super::open_keyring(&inventory)?;
         let addresses = addresses(&inventory);
         let loaded = load(&inventory, &library, &mut recipes, &components)?;
@@ -179,6 +187,7 @@ impl Crew {
                 addresses: &addresses,
                 components: &params,
                 keyspace: &Keyspace::default(),
+                leaving: &[],
             };
             let keyspace = recipe.keyspace(&scene)?;
             bound.insert(component.name.clone(), Arc::new(Bound { recipe, params: own, keyspace }));
@@ -203,6 +212,8 @@ impl Crew {
             mode,
             scope,
             safe,
+            prune,
+            departed: Mutex::default(),
             pushed: PushTally::default(),
             follows: AtomicBool::new(false),
             cancel,
@@ -270,6 +281,7 @@ impl Crew {
                 self.not_attempted(component).await;
             }
         }
+        self.clear_away().await;
         Ok(())
     }
 
@@ -417,6 +429,10 @@ impl Crew {
             match part {
                 Part::Prepare => bound.recipe.prepare(&scene, &host, session.facts(), &surroundings),
                 Part::Health => bound.recipe.health(&scene, &host, session.facts(), &surroundings),
+                Part::Drain(leaving) => {
+                    let scene = Scene { leaving: &leaving, ..scene };
+                    bound.recipe.drain(&scene, &host, session.facts(), &surroundings)
+                }
             }
         })
         .await
@@ -459,6 +475,7 @@ impl Crew {
             addresses: &self.addresses,
             components: &self.params,
             keyspace: &bound.keyspace,
+            leaving: &[],
         }
     }
 

@@ -63,7 +63,7 @@ impl StoreHandle {
 
     /// The store, logged in. Reached through the SSH link of the first of its hosts that answers; found anew after
     /// each loss.
-    async fn store(&self, fleet: &Arc<Fleet>, inventory: &Inventory) -> Result<&Arc<Store>, ConfigError> {
+    pub(super) async fn store(&self, fleet: &Arc<Fleet>, inventory: &Inventory) -> Result<&Arc<Store>, ConfigError> {
         let access = self.access();
         let dial = dial(Arc::clone(fleet), self.hosts.clone());
         let open = || async { Ok(Arc::new(Store::open(access, dial, &inventory.lab.name).await?)) };
@@ -118,6 +118,7 @@ impl Stores {
                 addresses,
                 components: &BTreeMap::new(),
                 keyspace: &bound.keyspace,
+                leaving: &[],
             };
             let surroundings = StoreSurroundings { keyring, component: &component.name };
             if let Some(spec) = bound.recipe.store(&scene, &surroundings)? {
@@ -160,6 +161,11 @@ impl Stores {
             }
         }
         Ok(())
+    }
+
+    /// All stores.
+    pub(super) fn handles(&self) -> impl Iterator<Item = &StoreHandle> {
+        self.0.values()
     }
 
     /// The store that a component writes to: its own, or the nearest one among what it needs.
@@ -296,6 +302,8 @@ impl Crew {
         // Who keeps nothing in etcd needs no login there.
         let login =
             if keys.is_empty() { Vec::new() } else { self.ensure_login(store, component, &bound.keyspace).await? };
+        let leavers = self.leavers(store, component, &bound.keyspace).await.map_err(shown)?;
+        self.see_off(component, &leavers, evaluations).await?;
         let wish = self.wish(store, component, &bound.keyspace, keys, evaluations).await.map_err(shown)?;
         let comparison = store.compare(&wish).await.map_err(shown)?;
         let mut changes = login;
@@ -431,7 +439,7 @@ fn description(description: &LaunchDescription) -> Result<Vec<u8>, serde_json::E
     Ok(bytes)
 }
 
-fn key_changes(comparison: &Comparison) -> Vec<ConfigChange> {
+pub(super) fn key_changes(comparison: &Comparison) -> Vec<ConfigChange> {
     let shown = |change: &crate::control::config::KeyChange| ConfigChange {
         key: change.key.clone(),
         action: change.action,

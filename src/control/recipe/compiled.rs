@@ -45,7 +45,7 @@ pub struct Recipe {
 }
 
 /// The functions that a recipe may define.
-const FUNCTIONS: [&str; 7] = ["prefix", "access", "config", "store", "prepare", "deploy", "health"];
+const FUNCTIONS: [&str; 8] = ["prefix", "access", "config", "store", "prepare", "deploy", "drain", "health"];
 
 /// Who asks whom, in one evaluation.
 #[derive(Clone, Copy)]
@@ -114,6 +114,11 @@ impl Recipe {
     /// Whether it defines `prepare(ctx)`.
     pub fn has_prepare(&self) -> bool {
         self.defines("prepare")
+    }
+
+    /// Whether it defines `drain(ctx)`.
+    pub fn has_drain(&self) -> bool {
+        self.defines("drain")
     }
 
     /// Whether it defines `health(ctx)`.
@@ -212,6 +217,18 @@ impl Recipe {
         surroundings: &dyn Surroundings,
     ) -> Result<Option<Plan>, RecipeError> {
         self.steps("prepare", Phase::Prepare, scene, (host, facts), surroundings)
+    }
+
+    /// What a host that stays does for those that leave ([`Scene::leaving`]), before these are stopped and their keys go;
+    /// none when the recipe defines no `drain(ctx)`.
+    pub fn drain(
+        &self,
+        scene: &Scene<'_>,
+        host: &HostName,
+        facts: &Facts,
+        surroundings: &dyn Surroundings,
+    ) -> Result<Option<Plan>, RecipeError> {
+        self.steps("drain", Phase::Drain, scene, (host, facts), surroundings)
     }
 
     /// The probes for one host; none when the recipe defines no `health(ctx)`.

@@ -60,6 +60,10 @@ pub(super) fn context<'v>(
         fields.push(("prefix", heap.alloc(scene.keyspace.prefix())));
         fields.push(("prefixes", heap.alloc(AllocList(scene.keyspace.prefixes.iter().map(String::as_str)))));
     }
+    if !scene.leaving.is_empty() {
+        let leaving = scene.leaving.iter().map(|host| heap.alloc(AllocStruct([("name", heap.alloc(host.as_str()))])));
+        fields.push(("leaving", heap.alloc(AllocList(leaving))));
+    }
     match host {
         Some((name, facts)) => {
             let facts = facts_value(facts, heap);

@@ -67,6 +67,8 @@ pub struct Scene<'a> {
     /// What the component has in etcd, with the lab's prefix: [`super::Recipe::keyspace`]. Empty while it is being asked
     /// for.
     pub keyspace: &'a Keyspace,
+    /// Hosts that are the component's no longer: `ctx.leaving`, in `drain(ctx)`.
+    pub leaving: &'a [HostName],
 }
 
 /// What of the lab's configuration is a component's, and what its login may touch besides. Keys are whole: they begin

@@ -32,6 +32,7 @@ pub(super) enum Phase {
     Store,
     Prepare,
     Deploy,
+    Drain,
     Health,
 }
 
@@ -46,6 +47,7 @@ impl Phase {
             Self::Store => "inside store(ctx)",
             Self::Prepare => "inside prepare(ctx)",
             Self::Deploy => "inside deploy(ctx)",
+            Self::Drain => "inside drain(ctx)",
             Self::Health => "inside health(ctx)",
         }
     }
@@ -189,6 +191,9 @@ impl Session {
     pub(super) fn may_record(&self, op: &str) -> Result<(), Fault> {
         match self.phase {
             Phase::Deploy => Ok(()),
+            Phase::Drain if matches!(op, "run" | "wait_port" | "file_remove" | "dir_remove") => Ok(()),
+            Phase::Drain => Err(Fault::evaluation(format!("`{op}` is not for drain(ctx), which sees hosts off"))
+                .hint("use run(), wait_port(), file_remove() or dir_remove()")),
             Phase::Prepare if op != "launch" => Ok(()),
             Phase::Prepare => {
                 Err(Fault::evaluation("`launch` needs the component's keys, which prepare(ctx) comes before")

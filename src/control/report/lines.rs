@@ -59,8 +59,8 @@ pub(super) fn live(event: &RunEvent, kind: RunKind, verbosity: u8) -> Option<(Op
             Some((Some(host), format!("{component}: {} cannot be told: {}", paint(YELLOW, "?"), clean(why))))
         }
         RunEvent::Health { component, host, healthy, probes } if chatty || !healthy => {
-            let word = if *healthy { paint(GREEN, "healthy") } else { paint(RED, "not healthy") };
-            Some((Some(host), format!("{component}: {word} ({})", plural(u64::from(*probes), "probe", "probes"))))
+            let probes = plural(u64::from(*probes), "probe", "probes");
+            Some((Some(host), format!("{component}: {} ({probes})", health_word(*healthy))))
         }
         RunEvent::ComponentFinished { component, status, millis }
             if chatty || (matches!(kind, RunKind::Deploy | RunKind::Lab) && *status != Status::Unchanged) =>
@@ -70,6 +70,9 @@ pub(super) fn live(event: &RunEvent, kind: RunKind, verbosity: u8) -> Option<(Op
         RunEvent::InSync { component, hosts, sources } => {
             let hosts = plural(hosts.len() as u64, "host", "hosts");
             Some((None, format!("{component}: in sync on {hosts}, watching {}", clean(&sources.join(", ")))))
+        }
+        RunEvent::Leaving { component, host, done } => {
+            Some((Some(host), format!("{component}: {} {}", marker(Action::Remove), leaving_words(*done))))
         }
         RunEvent::Warning { host, text } => {
             Some((host.as_ref(), format!("{} {}", paint(YELLOW.bold(), "warning:"), clean(text))))
@@ -84,6 +87,14 @@ fn granted(what: &[String], privileged: bool) -> String {
         return "granted every device and capability (privileged)".to_owned();
     }
     format!("granted {} (not privileged)", clean(&what.join(", ")))
+}
+
+fn leaving_words(done: bool) -> &'static str {
+    if done { "leaves" } else { "would leave" }
+}
+
+fn health_word(healthy: bool) -> String {
+    if healthy { paint(GREEN, "healthy") } else { paint(RED, "not healthy") }
 }
 
 /// What a push says by itself; the rest is in the line of the change set, failures before it.

@@ -84,6 +84,7 @@ impl Kitchen {
             addresses: &addresses,
             components: &BTreeMap::new(),
             keyspace: &keyspace,
+            leaving: &[],
         };
         let plan = deploy(&recipe, &scene);
         assert_eq!(deploy(&recipe, &scene), plan, "the same plan each time");

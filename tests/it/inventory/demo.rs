@@ -126,6 +126,7 @@ fn evaluated(inventory: &Inventory, component: &Component) -> (BTreeMap<String, 
         addresses: &addresses,
         components: &BTreeMap::new(),
         keyspace: &keyspace,
+        leaving: &[],
     };
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let config = recipe.config(&scene, &Anywhere).unwrap();

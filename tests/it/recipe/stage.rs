@@ -110,6 +110,7 @@ impl Stage {
             addresses: &addresses,
             components: &components,
             keyspace: &Keyspace::default(),
+            leaving: &[],
         };
         let keyspace = recipe.keyspace(&scene)?;
         act(recipe, &Scene { keyspace: &keyspace, ..scene })

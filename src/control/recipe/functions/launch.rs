@@ -29,7 +29,7 @@ use crate::{
 const LAUNCHER: &str = "/usr/local/lib/ovs-cuisine/ovs-launch";
 
 /// Where etcd links live on a host, one file for each service.
-const LINKS: &str = "/etc/ovs-cuisine";
+pub(crate) const LINKS: &str = "/etc/ovs-cuisine";
 
 /// Where `ovs-launch` renders files, below a directory for each service.
 const RUNTIME: &str = "/run/ovs-cuisine";

@@ -1,0 +1,282 @@
+//! Hosts that left a component, and components that left the lab: seen off before their keys go.
+//!
+//! etcd tells who was there: the launch descriptions below a component's prefix name their hosts. A host that the
+//! inventory no longer gives the component is drained (`drain(ctx)` of the recipe, on a host that stays), its services
+//! are stopped, and its keys go with the next write. Its container is stopped; `--prune` removes it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError},
+    time::Instant,
+};
+
+use indexmap::IndexMap;
+
+use super::{
+    component::{Evaluated, run_steps},
+    ledger::elapsed,
+    run::{Crew, Part, Scope},
+};
+use crate::{
+    control::{
+        config::{ConfigError, LoginMode, Store, Wish},
+        event::{ConfigChange, Problem, RunEvent, Status},
+        inventory::{Component, FailurePolicy, RecipeRef},
+        recipe::{Keyspace, LINKS},
+    },
+    plan::{
+        Action, ComponentName, FileRemove, HostName, LaunchDescription, Op, Plan, ServiceEnsure, Source, Step, StepId,
+    },
+    wire::Mode,
+};
+
+/// Hosts and the services that they run for a component.
+pub(super) type Leavers = BTreeMap<HostName, BTreeSet<String>>;
+
+/// The hosts and services that launch descriptions below a prefix are for.
+fn launched<'k>(prefix: &str, keys: impl Iterator<Item = &'k str>) -> Leavers {
+    let mut found = Leavers::new();
+    for key in keys {
+        let node = key.strip_prefix(prefix).and_then(|rest| rest.strip_prefix("launch/"));
+        let Some((host, rest)) = node.and_then(|node| node.split_once('/')) else { continue };
+        let Some((service, LaunchDescription::KEY)) = rest.rsplit_once('/') else { continue };
+        if let Ok(host) = host.parse() {
+            found.entry(host).or_default().insert(service.to_owned());
+        }
+    }
+    found
+}
+
+impl Crew {
+    /// Hosts that etcd knows the component on and that the inventory no longer gives it.
+    pub(super) async fn leavers(
+        &self,
+        store: &Store,
+        component: &Component,
+        keyspace: &Keyspace,
+    ) -> Result<Leavers, ConfigError> {
+        let is_known = self.inventory.components.contains_key(&component.name);
+        if self.scope != Scope::Whole || !is_known {
+            return Ok(Leavers::new());
+        }
+        let entries = store.get(&format!("{}launch/", keyspace.prefix())).await?;
+        let mut found = launched(keyspace.prefix(), entries.iter().map(|entry| entry.key.as_str()));
+        found.retain(|host, _| !component.hosts.contains(host));
+        Ok(found)
+    }
+
+    /// Sees hosts off: drained by one that stays, then their services stopped. An error leaves their keys where they are.
+    pub(super) async fn see_off(
+        self: &Arc<Self>,
+        component: &Arc<Component>,
+        leavers: &Leavers,
+        evaluations: &BTreeMap<HostName, Evaluated>,
+    ) -> Result<(), Box<Problem>> {
+        for host in leavers.keys() {
+            let (component, host) = (component.name.clone(), host.clone());
+            self.events.send(RunEvent::Leaving { component, host, done: self.mode == Mode::Apply }).await;
+        }
+        if leavers.is_empty() || self.mode == Mode::Check {
+            return Ok(());
+        }
+        self.drain(component, leavers, evaluations).await?;
+        for (host, services) in leavers {
+            if self.inventory.hosts.contains_key(host) {
+                self.stop_services(&component.name, host, services).await;
+            } else {
+                self.departed.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn drain(
+        self: &Arc<Self>,
+        component: &Arc<Component>,
+        leavers: &Leavers,
+        evaluations: &BTreeMap<HostName, Evaluated>,
+    ) -> Result<(), Box<Problem>> {
+        if !self.bound(&component.name).is_some_and(|bound| bound.recipe.has_drain()) {
+            return Ok(());
+        }
+        let stays = evaluations.iter().find_map(|(host, evaluated)| match evaluated {
+            Evaluated::Ready(session, _) => Some((host, session)),
+            _ => None,
+        });
+        let names: Vec<_> = leavers.keys().map(HostName::as_str).collect();
+        let wrong = |error: String, hint: &str| {
+            let (because, output_tail) = (Vec::new(), Vec::new());
+            Box::new(Problem { error, because, output_tail, hint: Some(hint.to_owned()) })
+        };
+        let Some((host, session)) = stays else {
+            let error = format!("{} cannot leave: no host that stays answers", names.join(", "));
+            return Err(wrong(error, "deploy again when one does, or give them back to the component"));
+        };
+        let part = Part::Drain(Arc::new(leavers.keys().cloned().collect()));
+        let Some(plan) = self.evaluate_part(part, component, host, session).await.map_err(Box::new)? else {
+            return Ok(());
+        };
+        match run_steps(self, component, host, session, plan, Mode::Apply).await {
+            status if status < Status::NotAttempted => Ok(()),
+            _ => {
+                let error = format!("{} could not be drained; nothing of them was removed", names.join(", "));
+                Err(wrong(error, "mend what failed, or give them back to the component"))
+            }
+        }
+    }
+
+    /// Stops services that a host runs for a component no longer. That it cannot be reached is told and stops nothing:
+    /// without their keys the services end with their next start.
+    async fn stop_services(self: &Arc<Self>, component: &ComponentName, host: &HostName, services: &BTreeSet<String>) {
+        let session = match self.fleet.session(host).await {
+            Ok(session) => session,
+            Err(error) => {
+                let text = format!("services of {component} were not stopped: {}", super::error::chain(&*error));
+                return self.events.send(RunEvent::Warning { host: Some(host.clone()), text }).await;
+            }
+        };
+        let mut plan = Plan { component: component.clone(), host: host.clone(), steps: Vec::new() };
+        for service in services {
+            let stop = ServiceEnsure {
+                name: service.clone(),
+                definition: None,
+                running: false,
+                enabled: false,
+                restart_on: Vec::new(),
+            };
+            add(&mut plan, Op::ServiceEnsure(stop));
+            if let Ok(path) = format!("{LINKS}/{service}.link").parse() {
+                add(&mut plan, Op::FileRemove(FileRemove { path }));
+            }
+        }
+        let gone = Arc::new(Component {
+            name: component.clone(),
+            recipe: RecipeRef::Named(component.to_string()),
+            hosts: vec![host.clone()],
+            needs: Vec::new(),
+            serial: None,
+            on_failure: FailurePolicy::Continue,
+            params: IndexMap::new(),
+            source: Source { file: "inventory".to_owned(), line: 0 },
+        });
+        run_steps(self, &gone, host, &session, plan, Mode::Apply).await;
+    }
+
+    /// After everything else: containers of hosts that left are stopped, or removed with all that the inventory no
+    /// longer has when that was asked for.
+    pub(super) async fn clear_away(self: &Arc<Self>) {
+        if self.scope != Scope::Whole || self.mode != Mode::Apply || self.cancel.is_cancelled() {
+            return;
+        }
+        let departed = std::mem::take(&mut *self.departed.lock().unwrap_or_else(PoisonError::into_inner));
+        if departed.is_empty() && !self.prune {
+            return;
+        }
+        if let Err(error) = self.clear_containers(&departed).await {
+            self.warn(super::error::chain(&error)).await;
+        }
+        if self.prune
+            && let Err(error) = self.forget_components().await
+        {
+            self.warn(super::error::chain(&error)).await;
+        }
+    }
+
+    async fn warn(&self, text: String) {
+        self.events.send(RunEvent::Warning { host: None, text }).await;
+    }
+
+    async fn clear_containers(&self, departed: &BTreeSet<HostName>) -> Result<(), super::DriveError> {
+        let engine = self.fleet.engine().await?;
+        let lab = &self.inventory.lab.name;
+        for container in engine.ps(&self.inventory).await?.into_iter().filter(|container| !container.in_inventory) {
+            let started = Instant::now();
+            let is_running = container.state == "running";
+            let action = match (self.prune, departed.contains(&container.host)) {
+                (true, _) => Action::Remove,
+                (false, true) if is_running => Action::Stop,
+                _ => continue,
+            };
+            // A graceful end first: databases want to close their files.
+            if is_running {
+                engine.stop(lab, &container.host).await?;
+            }
+            if action == Action::Remove {
+                engine.remove(lab, &container.host).await?;
+            }
+            self.ledger.containers_changed(1);
+            let (host, why, millis) = (container.host, "no longer in the inventory".to_owned(), elapsed(started));
+            self.events.send(RunEvent::Container { host, action, why, done: true, millis }).await;
+        }
+        Ok(())
+    }
+
+    /// Removes keys and logins of components that the inventory no longer has, and stops their services.
+    async fn forget_components(self: &Arc<Self>) -> Result<(), super::DriveError> {
+        for handle in self.stores.handles() {
+            let store = handle.store(&self.fleet, &self.inventory).await?;
+            for (name, keys) in store.components().await? {
+                if self.inventory.components.contains_key(&name) {
+                    continue;
+                }
+                let mut services = Leavers::new();
+                for (place, _) in keys.iter().flat_map(|key| key.match_indices("launch/").map(move |at| (key, at.0))) {
+                    let prefix = &place[..place.find("launch/").unwrap_or_default()];
+                    services.extend(launched(prefix, std::iter::once(place.as_str())));
+                }
+                for (host, services) in services.iter().filter(|(host, _)| self.inventory.hosts.contains_key(*host)) {
+                    self.stop_services(&name, host, services).await;
+                }
+                let wish = Wish { component: name.clone(), prefixes: Vec::new(), keys: BTreeMap::new() };
+                let comparison = store.compare(&wish).await?;
+                let mut changes = super::store::key_changes(&comparison);
+                store.apply(comparison).await?;
+                let login = store.drop_login(&name, LoginMode::Apply).await?;
+                changes.extend(login.map(|change| ConfigChange {
+                    key: format!("login {}", change.user),
+                    action: Action::Remove,
+                    before: Some(change.details.join(", ")),
+                    after: None,
+                }));
+                store.forget(&name).await?;
+                self.ledger.keys_changed(u32::try_from(changes.len()).unwrap_or(u32::MAX));
+                self.events.send(RunEvent::Config { component: name, changes, applied: true }).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds a step that no recipe asked for.
+fn add(plan: &mut Plan, op: Op) {
+    let id = StepId(u32::try_from(plan.steps.len()).unwrap_or(u32::MAX));
+    plan.steps.push(Step {
+        id,
+        key: format!("leaving:{}:{}", op.name(), op.subject()),
+        op,
+        source: Source { file: "inventory".to_owned(), line: 0 },
+        only_if_changed: Vec::new(),
+        sensitive: false,
+        ignore_errors: false,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launch_descriptions_tell_hosts_and_services() {
+        let keys = [
+            "/ovs/agent/agent.ini",
+            "/ovs/agent/launch/node-1/agent/description",
+            "/ovs/agent/launch/node-1/watcher/description",
+            "/ovs/agent/launch/node-2/agent/description",
+            "/ovs/agent/launch/node-3/agent/other",
+            "/ovs/other/launch/node-4/agent/description",
+        ];
+        let found = launched("/ovs/agent/", keys.into_iter());
+        let names: Vec<_> = found.iter().map(|(host, services)| (host.as_str(), services.len())).collect();
+        assert_eq!(names, [("node-1", 2), ("node-2", 1)]);
+    }
+}
