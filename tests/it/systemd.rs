@@ -112,7 +112,8 @@ fn a_service_that_dies_at_once_is_a_failure_with_its_log_and_a_started_one_comes
     let events = lab.events(0, &["deploy", "LAB"]);
     assert_eq!(summary(&events)["hosts"][0]["status"], "changed");
     assert!(docker(&["restart", &lab.container("one")]).status.success());
-    let waited = lab.inside("one", "systemctl is-system-running --wait; systemctl is-active worker");
-    assert_eq!(waited, "running\nactive\n");
+    let booted = "for _ in $(seq 600); do systemctl is-active --quiet worker 2>/dev/null && break; sleep 0.1; done; \
+                  systemctl is-system-running --wait; systemctl is-active worker";
+    assert_eq!(lab.inside("one", booted), "running\nactive\n");
     lab.expect(0, &["plan", "LAB", "--exit-code"]);
 }
