@@ -10,6 +10,7 @@ mod ini;
 mod limits;
 mod lines;
 mod log;
+mod signals;
 mod volumedriver;
 
 pub use alba::main as alba_main;

@@ -1,13 +1,21 @@
-//! x
-use crate::arakoon::{Change, Store};
-use serde_json::Value;
-pub(crate) fn manager_answer(_: &Store, _: &Value) -> Result<(Value, Vec<Change>), String> {
-    Err(String::new())
-}
-pub(crate) fn nsm_answer(_: &Store, _: &Value) -> Result<(Value, Vec<Change>), String> {
-    Err(String::new())
-}
-/// x
-pub fn main(_: Vec<String>) -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
-}
+//! Stand-in for alba: object storage over ASDs, with a manager (ABM) and name space managers (NSM) inside arakoon.
+
+mod access;
+mod arguments;
+mod asd;
+mod blobs;
+mod command;
+mod delivery;
+mod libraries;
+mod maintenance;
+mod manager;
+mod multicast;
+mod nsm;
+mod placement;
+mod preset;
+mod proxy;
+mod settings;
+
+pub use command::main;
+pub(crate) use manager::answer as manager_answer;
+pub(crate) use nsm::answer as nsm_answer;

@@ -13,6 +13,7 @@ const PAUSE: Duration = Duration::from_millis(30);
 
 /// The programs under test.
 pub const ARAKOON: &str = env!("CARGO_BIN_EXE_arakoon");
+pub const ALBA: &str = env!("CARGO_BIN_EXE_alba");
 
 /// A directory of one test.
 pub struct Stage {
@@ -89,7 +90,7 @@ impl Running {
     }
 
     pub fn said(&self) -> String {
-        fs_err::read_to_string(&self.log).unwrap()
+        fs_err::read_to_string(&self.log).unwrap_or_default()
     }
 }
 
