@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ovs_cuisine::launch::main(std::env::args_os().skip(1))
+    ovs_cuisine::launch::main(std::env::args_os())
 }

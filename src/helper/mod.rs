@@ -25,6 +25,7 @@ mod receive;
 mod replace;
 mod runner;
 mod serve;
+mod started;
 mod stop;
 mod supply;
 pub mod tree;

@@ -21,12 +21,13 @@ use super::{
     ops::{Finding, Obstacle, Operation},
     outbox::Outbox,
     pending::Pending,
+    started::{Started, Trees},
     stop::Stop,
     supply::{ChannelSupplier, SupplyGate},
     tree::HeldTrees,
 };
 use crate::{
-    plan::{Detail, Diff, Facts, FailureKind, Op, OpFailure, Outcome, Plan, Step, StepId, Tally},
+    plan::{Detail, Diff, Facts, FailureKind, Op, OpFailure, Outcome, Plan, ServiceEnsure, Step, StepId, Tally},
     tree::Larder,
     wire::{FromHelper, Mode},
 };
@@ -124,6 +125,8 @@ struct Runner<'a> {
     pending: Option<Pending>,
     /// Those of them that an earlier run left.
     interrupted: BTreeSet<StepId>,
+    /// Steps after which the machine is as they want it.
+    in_place: BTreeSet<StepId>,
     tally: Tally,
 }
 
@@ -149,6 +152,7 @@ impl<'a> Runner<'a> {
             became: Vec::with_capacity(plan.steps.len()),
             pending: None,
             interrupted: BTreeSet::new(),
+            in_place: BTreeSet::new(),
             tally: Tally::default(),
         }
     }
@@ -221,8 +225,15 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// The reaction has been made: its marker goes.
+    /// The reaction has been made: its marker goes, and what a service runs with now is recorded.
     fn settle(&mut self, step: &Step, outcome: &Outcome) -> Result<(), OpFailure> {
+        if matches!(outcome, Outcome::NoChange | Outcome::Changed) {
+            self.in_place.insert(step.id);
+            if let (Op::ServiceEnsure(service), Mode::Apply) = (&step.op, self.mode) {
+                let started = self.started(service)?;
+                if service.running { started.store(&self.trees(service)) } else { started.forget() }?;
+            }
+        }
         let done = matches!(outcome, Outcome::NoChange | Outcome::Changed | Outcome::Skipped { .. });
         match &mut self.pending {
             Some(pending) if done && self.mode == Mode::Apply => {
@@ -247,9 +258,38 @@ impl<'a> Runner<'a> {
         Condition::Skipped { why: format!("{} changed nothing", titles.join(" and ")), because }
     }
 
+    /// What a service was started with.
+    fn started(&self, service: &ServiceEnsure) -> Result<Started, OpFailure> {
+        Started::read(std::path::Path::new(&self.session.facts.state_dir), &service.name)
+    }
+
+    /// The trees that a service restarts on, as far as they are there.
+    fn trees(&self, service: &ServiceEnsure) -> Trees {
+        let steps = service.restart_on.iter().filter(|id| self.in_place.contains(id));
+        let steps = steps.filter_map(|id| self.plan.steps.get(id.0 as usize));
+        let tree = |step: &Step| match &step.op {
+            // After a rollback the tree that is there is not the plan's.
+            Op::Sync(sync) if !sync.release.is_some_and(|release| release.rollback) => {
+                Some((sync.dest.clone(), sync.tree.root))
+            }
+            _ => None,
+        };
+        steps.filter_map(tree).collect()
+    }
+
     /// What the steps that a service restarts on call for.
-    fn reaction(&self, step: &Step) -> Reaction {
-        let Op::ServiceEnsure(service) = &step.op else { return Reaction::None };
+    fn reaction(&self, step: &Step) -> Result<Reaction, OpFailure> {
+        let Op::ServiceEnsure(service) = &step.op else { return Ok(Reaction::None) };
+        let reaction = self.reaction_to_steps(service, step);
+        if matches!(reaction, Reaction::Due(_)) {
+            return Ok(reaction);
+        }
+        let trees = self.trees(service);
+        let old = self.started(service)?.differs(&trees).map(|path| format!("`{path}` has changed since its start"));
+        Ok(old.map_or(reaction, Reaction::Due))
+    }
+
+    fn reaction_to_steps(&self, service: &ServiceEnsure, step: &Step) -> Reaction {
         if let Some(changed) = self.any_became(&service.restart_on, Became::Changed) {
             return Reaction::Due(format!("`{}` changes", self.title(changed)));
         }
@@ -293,6 +333,10 @@ impl<'a> Runner<'a> {
 
     fn perform<O: Operation>(&mut self, op: &O, step: &Step) -> (Outcome, Option<Diff>, Became) {
         let gate = self.session.gate.clone();
+        let reaction = match self.reaction(step) {
+            Ok(reaction) => reaction,
+            Err(failure) => return (Outcome::Failed(failure), None, Became::Quiet),
+        };
         // Lives as long as the step: content that it no longer wants must not hold the channel up.
         let (outbox, larder) = (self.session.outbox.clone(), Arc::clone(&self.larder));
         let mut supplier = ChannelSupplier::new(self.request, gate, outbox, self.stop.clone(), larder);
@@ -307,7 +351,7 @@ impl<'a> Runner<'a> {
             trees: &self.session.trees,
             batch: self.batch,
             sensitive: step.sensitive,
-            reaction: self.reaction(step),
+            reaction,
         };
         let found = op.check(&mut machine);
         let (outcome, diff, became, change) = match found {

@@ -70,15 +70,19 @@ impl Service {
 pub(super) fn parse(key: &str, json: &[u8]) -> Result<LaunchDescription, Failure> {
     let bad = |why: String| Failure::Description { key: key.to_owned(), why };
     let description: LaunchDescription = serde_json::from_slice(json).map_err(|error| bad(quoteless(&error)))?;
-    match description.argv.first() {
-        None => return Err(bad("`argv` is empty".to_owned())),
-        Some(program) if !program.starts_with('/') => {
-            return Err(bad(format!("its program `{program}` is not an absolute path")));
+    let stop = Some(&description.stop_command).filter(|argv| !argv.is_empty()).map(|argv| ("stop_command", argv));
+    let before = description.before_start.iter().map(|argv| ("before_start", argv));
+    for (name, argv) in before.chain(stop).chain([("argv", &description.argv)]) {
+        match argv.first() {
+            None => return Err(bad(format!("`{name}` is empty"))),
+            Some(program) if !program.starts_with('/') => {
+                return Err(bad(format!("its program `{program}` is not an absolute path")));
+            }
+            Some(_) => {}
         }
-        Some(_) => {}
-    }
-    if description.argv.iter().any(|word| word.contains('\0')) {
-        return Err(bad("`argv` holds a NUL character".to_owned()));
+        if argv.iter().any(|word| word.contains('\0')) {
+            return Err(bad(format!("`{name}` holds a NUL character")));
+        }
     }
     let bad_name = |name: &str| name.is_empty() || name.contains(['=', '\0']);
     if let Some(name) = description.environment.keys().find(|name| bad_name(name)) {
@@ -183,6 +187,9 @@ mod tests {
             r#"{"argv":"canary"}"#,
             r#"{"argv":[]}"#,
             r#"{"argv":["relative"]}"#,
+            r#"{"argv":["/bin/x"],"before_start":[[]]}"#,
+            r#"{"argv":["/bin/x"],"before_start":[["relative"]]}"#,
+            r#"{"argv":["/bin/x"],"stop_command":["relative"]}"#,
             r#"{"argv":["/bin/x"],"nope":"canary"}"#,
             r#"{"argv":["/bin/x"],"environment":{"A=B":"canary"}}"#,
             r#"{"argv":["/bin/x"],"environment":{"A":["canary"]}}"#,

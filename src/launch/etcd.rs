@@ -9,20 +9,21 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tonic::{Code, Status, transport::Endpoint};
 
-use super::{change::Service, failure::Failure, resolve};
-use crate::plan::{EtcdLink, LaunchDescription};
+use super::{change::Service, failure::Failure, merge::merge, resolve};
+use crate::plan::{EtcdLink, LaunchDescription, LaunchFile};
 
 /// Looking up, connecting, TLS and login.
 const CONNECT: Duration = Duration::from_secs(10);
 /// One call to a member that is connected.
-const CALL: Duration = Duration::from_secs(8);
+pub(super) const CALL: Duration = Duration::from_secs(8);
 /// Pings while something is watched: a member that vanished without a word is noticed after PING + CALL. etcd refuses
 /// pings that come more often than every 5 s.
 const PING: Duration = Duration::from_secs(10);
 /// The largest description plus files that any sane service has.
-const LARGEST_ANSWER: usize = 64 << 20;
+pub(super) const LARGEST_ANSWER: usize = 64 << 20;
 
-/// One login at one member.
+/// One login at one member. Copies share the connection.
+#[derive(Clone)]
 pub(super) struct Session {
     client: Client,
     place: String,
@@ -92,14 +93,34 @@ impl Session {
         reading.keys.extend(description.files.iter().map(|file| file.key.clone()));
         let mut contents = Vec::new();
         for file in &description.files {
-            let (_, Some(content)) = self.get(&file.key, revision).await? else {
-                reading.service = Err(Failure::Missing { key: file.key.clone() });
-                return Ok(reading);
-            };
-            contents.push(content);
+            match self.content(file, revision).await {
+                Ok(Some(content)) => contents.push(content),
+                Ok(None) => {
+                    reading.service = Err(Failure::Missing { key: file.key.clone() });
+                    return Ok(reading);
+                }
+                Err(error @ Failure::Merge { .. }) => {
+                    reading.service = Err(error);
+                    return Ok(reading);
+                }
+                Err(error) => return Err(error),
+            }
         }
         reading.service = Ok(Service { description, contents });
         Ok(reading)
+    }
+
+    /// What a file holds at a revision; none without its key.
+    async fn content(&mut self, file: &LaunchFile, revision: i64) -> Result<Option<Vec<u8>>, Failure> {
+        let key = file.key.as_str();
+        if !file.is_merged() {
+            return Ok(self.get(key, revision).await?.1);
+        }
+        let options = GetOptions::new().with_prefix().with_revision(revision);
+        let mut store = self.client.kv_client().max_decoding_message_size(LARGEST_ANSWER);
+        let mut answer = within(CALL, store.get(key, Some(options))).await.map_err(|error| self.failure(key, error))?;
+        let keys: Vec<_> = answer.take_kvs().into_iter().map(etcd_client::KeyValue::into_key_value).collect();
+        merge(key, &keys)
     }
 
     /// A key at a revision (0: the newest), and the store's revision then.
@@ -112,16 +133,19 @@ impl Session {
         Ok((revision, value))
     }
 
-    /// Returns as soon as one of the keys has changed after the revision, or may have: its history is gone.
+    /// Returns as soon as one of the keys (all below it, when it ends in `/`) has changed after the revision, or may have: its history is gone.
     pub(super) async fn changed(&mut self, keys: &[String], revision: i64) -> Result<(), Failure> {
-        let options = || Some(WatchOptions::new().with_start_revision(revision + 1));
+        let options = |key: &str| {
+            let options = WatchOptions::new().with_start_revision(revision + 1);
+            Some(if key.ends_with('/') { options.with_prefix() } else { options })
+        };
         let Some((first, others)) = keys.split_first() else {
             return Ok(());
         };
-        let watching = self.client.watch(first.as_str(), options());
+        let watching = self.client.watch(first.as_str(), options(first));
         let mut stream = within(CALL, watching).await.map_err(|error| self.failure(first, error))?;
         for key in others {
-            stream.watch(key.as_str(), options()).await.map_err(|error| self.failure(key, error))?;
+            stream.watch(key.as_str(), options(key)).await.map_err(|error| self.failure(key, error))?;
         }
         let mut created = 0;
         loop {
@@ -149,12 +173,19 @@ impl Session {
         }
     }
 
-    fn failure(&self, key: &str, error: Error) -> Failure {
+    /// The client of etcd's own API.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// What an error of that client means.
+    pub(super) fn failure(&self, key: &str, error: Error) -> Failure {
         failure(self.place.clone(), self.user.clone(), key, error)
     }
 }
 
-async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+/// The call, unless it takes too long.
+pub(super) async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let late = || Error::GRpcStatus(Status::deadline_exceeded("no answer in time"));
     timeout(limit, call).await.unwrap_or_else(|_| Err(late()))
 }

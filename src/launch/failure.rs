@@ -1,6 +1,6 @@
 //! Why a launch failed, and with which exit code (the numbers of `sysexits.h`).
 
-use std::{io, path::PathBuf};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use super::cause::Cause;
 use crate::plan::{EtcdLinkError, HostPath};
@@ -79,6 +79,22 @@ pub(super) enum Failure {
         /// What is wrong with it. Never quotes it: its environment may hold secrets.
         why: String,
     },
+    /// The keys below a directory do not make one JSON object.
+    #[error("key `{key}` cannot become part of a file: {why}")]
+    Merge {
+        /// Which key.
+        key: String,
+        /// What is wrong with it. Never quotes it.
+        why: &'static str,
+    },
+    /// A command of the description did not succeed.
+    #[error("`{program}` {why}")]
+    Command {
+        /// Its program.
+        program: String,
+        /// How it ended, with its last words.
+        why: String,
+    },
     /// No such user.
     #[error("there is no user `{0}` on this machine")]
     NoUser(String),
@@ -90,6 +106,15 @@ pub(super) enum Failure {
     Render {
         /// Which file.
         path: HostPath,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// An address cannot be listened at.
+    #[error("cannot listen at {address}")]
+    Listen {
+        /// Which one.
+        address: SocketAddr,
         /// Why not.
         #[source]
         source: io::Error,
@@ -110,12 +135,13 @@ impl Failure {
     pub(super) fn code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Link(_) => 64,
-            Self::Description { .. } | Self::Missing { .. } => 65,
+            Self::Description { .. } | Self::Missing { .. } | Self::Merge { .. } => 65,
             Self::LinkFile { .. } | Self::Authority { .. } => 66,
             Self::NoUser(_) => 67,
             Self::Unreachable { .. } => 69,
-            Self::System { .. } => 71,
+            Self::System { .. } | Self::Listen { .. } => 71,
             Self::Render { .. } => 73,
+            Self::Command { .. } => 75,
             Self::Refused { .. } | Self::Denied { .. } | Self::NotRoot(_) => 77,
             Self::LinkFileOpen { .. } => 78,
         }

@@ -1,12 +1,8 @@
 //! The launcher itself: what each form of the command line does.
 
 use std::{
-    ffi::{OsStr, OsString},
-    io::Write as _,
-    os::unix::process::ExitStatusExt as _,
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
+    ffi::OsString, io::Write as _, net::SocketAddr, os::unix::process::ExitStatusExt as _, process::ExitCode,
+    sync::Arc, time::Duration,
 };
 
 use rustix::process::Signal;
@@ -19,6 +15,7 @@ use super::{
     account::Account,
     arguments::{self, Mode, Request},
     change::{Effect, Service},
+    command, etcdctl,
     failure::Failure,
     follow::Follower,
     link,
@@ -26,15 +23,20 @@ use super::{
     render,
     say::say,
     signals::{Signals, ends},
-    switch,
+    switch, v2,
 };
+use crate::plan::EtcdLink;
 
 /// When a change that could not be carried out (disk full, no such user) is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// The whole program: arguments (without the program's name) to exit code.
-pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    match run(arguments) {
+/// The whole program: arguments, the program's name first, to exit code. Under the name `etcdctl` it is that.
+pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let result = match arguments.next() {
+        Some(program) if etcdctl::is_meant(&program) => etcdctl::run(&arguments.collect::<Vec<_>>()),
+        _ => run(arguments),
+    };
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             say(format_args!("error: {}", error.line()));
@@ -44,23 +46,33 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(arguments: impl Iterator<Item = OsString>) -> Result<u8, Failure> {
-    let (mode, link) = match arguments::parse(arguments)? {
+    let (work, link) = match arguments::parse(arguments)? {
         Request::Help => return print(arguments::HELP),
         Request::Version => return print(concat!("ovs-launch ", env!("CARGO_PKG_VERSION"), "\n")),
         // Before any thread or runtime: see there.
         Request::Become { identity, argv } => return Ok(switch::become_process(&identity, &argv)),
-        Request::Launch { mode, link } => (mode, link),
+        Request::Launch { mode, link } => (Work::Launch(mode), link),
+        Request::ServeV2 { address, link } => (Work::ServeV2(address), link),
     };
     // One thread: the kernel ends the process with the thread that started it.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| Failure::System { what: "start", source })?;
-    runtime.block_on(launch(mode, &link))
+    let link = link::read(&link)?;
+    match work {
+        Work::Launch(mode) => runtime.block_on(launch(mode, link)),
+        Work::ServeV2(address) => runtime.block_on(v2::serve(address, link)),
+    }
 }
 
-async fn launch(mode: Mode, link: &OsStr) -> Result<u8, Failure> {
-    let link = link::read(link)?;
+/// What is done with a link.
+enum Work {
+    Launch(Mode),
+    ServeV2(SocketAddr),
+}
+
+async fn launch(mode: Mode, link: EtcdLink) -> Result<u8, Failure> {
     match mode {
         Mode::Serve => Box::pin(serve(Follower::new(link)?)).await,
         Mode::Once => {
@@ -90,7 +102,10 @@ async fn serve(mut follower: Follower) -> Result<u8, Failure> {
         service = follower.first() => Arc::new(service?),
         signal = signals.ending() => return Ok(shell_code(signal)),
     };
-    let mut running = Running::start(service.clone()).await?;
+    let mut running = tokio::select! {
+        running = Running::start(service.clone()) => running?,
+        signal = signals.ending() => return Ok(shell_code(signal)),
+    };
     let (sender, mut news) = watch::channel(service);
     tokio::spawn(follower.run(sender));
     let mut retry: Option<Instant> = None;
@@ -138,6 +153,7 @@ impl Running {
     async fn start(service: Arc<Service>) -> Result<Self, Failure> {
         let account = account(&service).await?;
         render::all(&service, account.as_ref())?;
+        command::before_start(&service.description).await?;
         let process = Process::start(&service.description, account.as_ref())?;
         Ok(Self { process, service })
     }
@@ -164,10 +180,13 @@ impl Running {
             }
             Effect::Restart => {
                 say("configuration changed: restarting the process");
-                let patience = Duration::from_secs(old.description.stop_timeout);
-                let (status, asked) = self.process.stop(Signal::TERM, patience, signals).await?;
+                let (status, asked) = self.process.stop(Signal::TERM, &old.description, signals).await?;
                 if let Some(signal) = asked {
                     return Ok(Update::Asked(ended_by(signal, status)));
+                }
+                tokio::select! {
+                    done = command::before_start(&self.service.description) => done?,
+                    signal = signals.ending() => return Ok(Update::Asked(shell_code(signal))),
                 }
                 self.process = Process::start(&self.service.description, account.as_ref())?;
             }
@@ -180,8 +199,7 @@ impl Running {
 
     /// Passes the signal on and waits for the end.
     async fn end(self, signal: Signal, signals: &mut Signals) -> Result<u8, Failure> {
-        let patience = Duration::from_secs(self.service.description.stop_timeout);
-        let (status, _) = self.process.stop(signal, patience, signals).await?;
+        let (status, _) = self.process.stop(signal, &self.service.description, signals).await?;
         Ok(ended_by(signal, status))
     }
 }
@@ -222,7 +240,11 @@ fn outline(place: &str, service: &Service, account: Option<&Account>) -> String 
     }
     lines.push(format!("user      {}", description.user.as_deref().unwrap_or("unchanged")));
     lines.push(format!("directory {}", description.directory.as_ref().map_or("/", |path| path.as_str())));
+    lines.extend(description.before_start.iter().map(|argv| format!("before    {}", argv.join(" "))));
     lines.push(format!("process   {}", description.argv.join(" ")));
+    if !description.stop_command.is_empty() {
+        lines.push(format!("to stop   {}", description.stop_command.join(" ")));
+    }
     lines.join("\n") + "\n"
 }
 

@@ -31,6 +31,12 @@ pub struct LaunchDescription {
     /// Seconds between the stop signal and SIGKILL.
     #[serde(default = "default_stop_timeout")]
     pub stop_timeout: u64,
+    /// Commands (program and arguments) that run to their end before each start, one after another, as root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before_start: Vec<Vec<String>>,
+    /// Asks the process to end, before any signal: program and arguments, run as root. None when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop_command: Vec<String>,
 }
 
 fn default_stop_timeout() -> u64 {
@@ -43,7 +49,8 @@ fn default_stop_timeout() -> u64 {
 pub struct LaunchFile {
     /// Where it is rendered; the directory is made (0755) when missing.
     pub path: HostPath,
-    /// The whole key in etcd whose value is the content, byte for byte.
+    /// The whole key in etcd whose value is the content, byte for byte. One that ends in `/` is a directory: the
+    /// content is then one JSON object, whose members are the keys below it and whose values are theirs.
     pub key: String,
     /// Permission bits; 0600 when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,6 +71,13 @@ pub enum OnChange {
     Signal(String),
     /// Nothing: it re-reads by itself.
     Ignore,
+}
+
+impl LaunchFile {
+    /// Whether the content is one JSON object made of the keys below a directory.
+    pub fn is_merged(&self) -> bool {
+        self.key.ends_with('/')
+    }
 }
 
 impl LaunchDescription {

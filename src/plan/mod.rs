@@ -19,8 +19,9 @@ pub use facts::{Distribution, Facts, InitSystem, PackageManager};
 pub use launch::{LaunchDescription, LaunchFile, OnChange};
 pub use name::{ComponentName, GroupName, HostName, HostPath, LabName, Mode, NameError, Principal};
 pub use op::{
-    Content, DirEnsure, DirRemove, FileLink, FileRemove, FileWrite, GroupEnsure, MaxDelete, Op, PackageEnsure,
-    PackageState, Release, Run, RunGuard, ServiceDefinition, ServiceEnsure, SshAuthorize, Sync, UserEnsure, WaitPort,
+    Content, DirEnsure, DirRemove, FileLink, FileRemove, FileWrite, GroupEnsure, MaxDelete, MemoryLock, Op,
+    PackageEnsure, PackageState, Release, Run, RunGuard, ServiceDefinition, ServiceEnsure, SshAuthorize, Sync,
+    UserEnsure, WaitPort,
 };
 pub use outcome::{FailureKind, OpFailure, Outcome, Tally, Verdict};
 pub use put::{Landing, Offer, OfferKind, Put};

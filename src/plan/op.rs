@@ -240,7 +240,7 @@ pub struct ServiceEnsure {
 }
 
 /// How a service is run; written as a systemd unit or a runit run script.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceDefinition {
     /// Program and arguments, no shell. The program is an absolute path.
     pub argv: Vec<String>,
@@ -252,8 +252,26 @@ pub struct ServiceDefinition {
     pub environment: Vec<(String, String)>,
     /// Limit of open files, soft and hard.
     pub limit_nofile: Option<u64>,
+    /// Limit of memory that may be locked.
+    pub limit_memlock: Option<MemoryLock>,
+    /// Services without which it does not run: it starts after them and, under systemd, stops with them.
+    pub binds_to: Vec<String>,
+    /// Services that it starts after, if they start at all.
+    pub after: Vec<String>,
+    /// Seconds that it may take to stop before it is killed; the service manager's own choice when not given.
+    pub stop_timeout: Option<u64>,
     /// One line for people.
     pub description: String,
+}
+
+/// How much memory a service may lock, soft and hard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryLock {
+    /// So many bytes.
+    Bytes(u64),
+    /// As much as there is.
+    Unlimited,
 }
 
 /// A shell command.

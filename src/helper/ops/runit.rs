@@ -19,7 +19,7 @@ use crate::{
         process::Job,
         replace::{Attributes, replace_link, replace_with},
     },
-    plan::{Action, FailureKind, OpFailure, ServiceDefinition},
+    plan::{Action, FailureKind, MemoryLock, OpFailure, ServiceDefinition},
 };
 
 /// Where services are defined.
@@ -28,8 +28,8 @@ const DEFINITIONS: &str = "/etc/sv";
 const USUAL: [&str; 3] = ["/etc/service", "/var/service", "/etc/runit/runsvdir/default"];
 /// How long until runsvdir, which looks every 5 s, has noticed a new service.
 const NOTICE: Duration = Duration::from_secs(15);
-/// Seconds that `sv` gives a service to do as it is told, before it is killed.
-const PATIENCE: &str = "10";
+/// Seconds that a service waits for those that it needs, before it tries anew.
+const OTHERS: u32 = 30;
 /// How much of a log's end is read.
 const LOG_BYTES: u64 = 16 * 1024;
 
@@ -56,6 +56,11 @@ impl Runit {
         self.supervised.join(name)
     }
 
+    /// The run script: surroundings, then the program in its place.
+    fn run_script(&self, definition: &ServiceDefinition) -> String {
+        run_script(&self.supervised, definition)
+    }
+
     /// Waits until a `runsv` looks after the service.
     fn wait_until_supervised(&self, name: &str, machine: &Machine<'_>) -> Result<(), OpFailure> {
         let since = Instant::now();
@@ -74,7 +79,8 @@ impl Runit {
 impl Manager for Runit {
     fn files(&self, name: &str, definition: &ServiceDefinition) -> Vec<ServiceFile> {
         let folder = self.definitions.join(name);
-        let mut files = vec![ServiceFile { path: folder.join("run"), mode: 0o755, content: run_script(definition) }];
+        let mut files =
+            vec![ServiceFile { path: folder.join("run"), mode: 0o755, content: self.run_script(definition) }];
         if self.has_logger {
             let content = log_script(name);
             files.push(ServiceFile { path: folder.join("log/run"), mode: 0o755, content });
@@ -118,7 +124,7 @@ impl Manager for Runit {
         Ok(())
     }
 
-    fn act(&self, name: &str, action: Action, machine: &Machine<'_>) -> Result<(), OpFailure> {
+    fn act(&self, name: &str, action: Action, patience: u64, machine: &Machine<'_>) -> Result<(), OpFailure> {
         let verb = match action {
             Action::Start => "start",
             Action::Stop => "force-stop",
@@ -133,7 +139,9 @@ impl Manager for Runit {
         }
         self.wait_until_supervised(name, machine)?;
         let path = link.to_string_lossy();
-        let job = Job::program("sv", ["-w", PATIENCE, verb, &path]);
+        // `sv` kills what has not done as it was told in that time.
+        let job = Job::program("sv", ["-w", &patience.to_string(), verb, &path]);
+        let job = job.timeout(Duration::from_secs(patience) + NOTICE);
         let title = format!("sv {verb} {name}");
         let (ended, output) = machine.collect(&job, &title)?;
         // A start that is not yet a run is looked at more closely by the caller.
@@ -171,8 +179,9 @@ fn log_path(name: &str) -> PathBuf {
     Path::new("/var/log").join(name).join("current")
 }
 
-/// The run script: surroundings, then the program in its place.
-fn run_script(definition: &ServiceDefinition) -> String {
+/// runit knows no dependencies; run scripts wait for others by themselves, as its FAQ advises: `sv start` starts what is
+/// needed, `sv check` waits for what only goes first. Neither notices when the other ends later.
+fn run_script(supervised: &Path, definition: &ServiceDefinition) -> String {
     let mut script = String::from("#!/bin/sh\n");
     let mut line = |text: std::fmt::Arguments<'_>| {
         // Writing to a string cannot fail.
@@ -181,8 +190,22 @@ fn run_script(definition: &ServiceDefinition) -> String {
     line(format_args!("# {}", definition.description.replace(['\n', '\r'], " ")));
     line(format_args!("# Written by ovs-cuisine; changes made by hand are overwritten."));
     line(format_args!("exec 2>&1"));
+    let path = |name: &str| quoted(&supervised.join(name).to_string_lossy());
+    for name in &definition.binds_to {
+        let told = format!("waits for the service {name}, which does not run");
+        line(format_args!("sv -w {OTHERS} start {} >/dev/null || {{ echo {}; exit 1; }}", path(name), quoted(&told)));
+    }
+    for name in &definition.after {
+        line(format_args!("sv -w {OTHERS} check {} >/dev/null 2>&1 || true", path(name)));
+    }
     if let Some(limit) = definition.limit_nofile {
         line(format_args!("ulimit -n {limit} || exit 1"));
+    }
+    match definition.limit_memlock {
+        // The shell counts in units of 1024 bytes.
+        Some(MemoryLock::Bytes(bytes)) => line(format_args!("ulimit -l {} || exit 1", bytes.div_ceil(1024))),
+        Some(MemoryLock::Unlimited) => line(format_args!("ulimit -l unlimited || exit 1")),
+        None => {}
     }
     let directory = definition.directory.as_ref().map_or("/", |directory| directory.as_str());
     line(format_args!("cd {} || exit 1", quoted(directory)));
@@ -226,12 +249,18 @@ mod tests {
             directory: Some("/opt/x".parse().unwrap()),
             environment: vec![("A".into(), "$HOME".into())],
             limit_nofile: Some(4096),
+            limit_memlock: Some(MemoryLock::Bytes(2049)),
+            binds_to: vec!["base".into()],
+            after: vec!["d@b".into()],
+            stop_timeout: None,
             description: "The x\nservice".into(),
         };
         assert_eq!(
-            run_script(&definition),
+            run_script(Path::new("/etc/service"), &definition),
             "#!/bin/sh\n# The x service\n# Written by ovs-cuisine; changes made by hand are overwritten.\nexec 2>&1\n\
-             ulimit -n 4096 || exit 1\ncd /opt/x || exit 1\nexport HOME=~ovs USER=ovs LOGNAME=ovs\nexport A='$HOME'\n\
+             sv -w 30 start /etc/service/base >/dev/null || { echo 'waits for the service base, which does not run'; exit 1; }\n\
+             sv -w 30 check /etc/service/d@b >/dev/null 2>&1 || true\n\
+             ulimit -n 4096 || exit 1\nulimit -l 3 || exit 1\ncd /opt/x || exit 1\nexport HOME=~ovs USER=ovs LOGNAME=ovs\nexport A='$HOME'\n\
              exec chpst -u \"ovs:$(id -Gn ovs | tr ' ' ':')\" /opt/x/bin/x -c 'a b'\\''s'\n"
         );
     }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Finding, Obstacle, Operation, ownership::attribute, runit::Runit, systemd::Systemd};
+use super::{Finding, Obstacle, Operation, limits, ownership::attribute, runit::Runit, systemd::Systemd};
 use crate::{
     helper::{
         failure::{OrFail, bad_input, io_failure},
@@ -27,6 +27,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// How long a started service may take until it runs.
 const START_TIME: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(20);
+/// Seconds that a service whose definition does not say it may take to stop.
+const STOP_TIME: u64 = 10;
 
 /// A service manager.
 pub(super) trait Manager {
@@ -43,7 +45,8 @@ pub(super) trait Manager {
     fn set_enabled(&self, name: &str, enabled: bool, machine: &Machine<'_>) -> Result<(), OpFailure>;
 
     /// Starts, stops or restarts; comes back when that is under way at least.
-    fn act(&self, name: &str, action: Action, machine: &Machine<'_>) -> Result<(), OpFailure>;
+    /// A service may take so many seconds to stop.
+    fn act(&self, name: &str, action: Action, patience: u64, machine: &Machine<'_>) -> Result<(), OpFailure>;
 
     /// A mark in the service's log, to be taken before a start.
     fn log_mark(&self, name: &str) -> u64;
@@ -154,7 +157,7 @@ impl Operation for ServiceEnsure {
         }
         let Some((action, _)) = change.action else { return Ok(()) };
         manager
-            .act(&self.name, action, machine)
+            .act(&self.name, action, self.patience(), machine)
             .map_err(|failure| self.with_log(failure, manager.as_ref(), mark, machine))?;
         if action == Action::Stop {
             return Ok(());
@@ -173,6 +176,7 @@ impl ServiceEnsure {
     ) -> Result<Vec<(ServiceFile, Option<String>)>, Obstacle> {
         let Some(definition) = &self.definition else { return Ok(Vec::new()) };
         expect_definition(definition)?;
+        limits::expect(definition)?;
         if let Some(user) = &definition.user
             && let Err(Obstacle::Failure(failure)) = machine.user_id(&Principal::Name(user.clone()))
         {
@@ -192,6 +196,10 @@ impl ServiceEnsure {
             }
         }
         Ok(differing)
+    }
+
+    fn patience(&self) -> u64 {
+        self.definition.as_ref().and_then(|definition| definition.stop_timeout).unwrap_or(STOP_TIME)
     }
 
     fn wanted_action(&self, status: &Status, redefined: bool, reaction: &Reaction) -> Option<(Action, Option<String>)> {
@@ -272,6 +280,9 @@ fn expect_definition(definition: &ServiceDefinition) -> Result<(), OpFailure> {
     let values = definition.environment.iter().map(|(_, value)| value).chain(&definition.argv);
     if values.into_iter().any(|value| value.contains('\0')) {
         return Err(bad_input("a service's arguments and variables cannot hold a zero byte"));
+    }
+    for name in definition.binds_to.iter().chain(&definition.after) {
+        expect_service_name(name)?;
     }
     if definition.user.as_deref().is_some_and(|user| super::group_ensure::expect_account_name(user, "user").is_err()) {
         return Err(bad_input("a service's user must be the name of an account"));

@@ -5,7 +5,7 @@ use std::{fmt::Write, path::PathBuf, time::Duration};
 use super::service_ensure::{Manager, ServiceFile, Status};
 use crate::{
     helper::{failure::bad_input, machine::Machine, process::Job},
-    plan::{Action, OpFailure, ServiceDefinition},
+    plan::{Action, MemoryLock, OpFailure, ServiceDefinition},
 };
 
 /// How long systemctl may take; its own default for a stop is 90 s.
@@ -37,7 +37,7 @@ impl Manager for Systemd {
         machine.must_run(&systemctl(&["--quiet", verb, &unit(name)]), &format!("systemctl {verb} {name}"))
     }
 
-    fn act(&self, name: &str, action: Action, machine: &Machine<'_>) -> Result<(), OpFailure> {
+    fn act(&self, name: &str, action: Action, patience: u64, machine: &Machine<'_>) -> Result<(), OpFailure> {
         let verb = match action {
             Action::Start => "start",
             Action::Stop => "stop",
@@ -46,7 +46,8 @@ impl Manager for Systemd {
                 return Err(bad_input("a service can only be started, stopped and restarted"));
             }
         };
-        machine.must_run(&systemctl(&[verb, &unit(name)]), &format!("systemctl {verb} {name}"))
+        let job = systemctl(&[verb, &unit(name)]).timeout(TIME + Duration::from_secs(patience));
+        machine.must_run(&job, &format!("systemctl {verb} {name}"))
     }
 
     fn log_mark(&self, _: &str) -> u64 {
@@ -65,6 +66,11 @@ impl Manager for Systemd {
 
 fn unit(name: &str) -> String {
     format!("{name}.service")
+}
+
+/// A unit's name inside of a unit, where `%` begins a specifier.
+fn unit_name(name: &str) -> String {
+    unit(name).replace('%', "%%")
 }
 
 fn systemctl(arguments: &[&str]) -> Job {
@@ -102,7 +108,13 @@ fn unit_file(definition: &ServiceDefinition) -> String {
     line(format_args!("[Unit]"));
     line(format_args!("Description={}", definition.description.replace(['\n', '\r'], " ").replace('%', "%%")));
     line(format_args!("Wants=network-online.target"));
-    line(format_args!("After=network-online.target"));
+    let needed: Vec<String> = definition.binds_to.iter().map(|name| unit_name(name)).collect();
+    let after: Vec<String> = definition.after.iter().map(|name| unit_name(name)).collect();
+    let all = [vec!["network-online.target".to_owned()], needed.clone(), after].concat();
+    line(format_args!("After={}", all.join(" ")));
+    if !needed.is_empty() {
+        line(format_args!("BindsTo={}", needed.join(" ")));
+    }
     line(format_args!("\n[Service]"));
     let argv: Vec<String> = definition.argv.iter().map(|word| quoted(word).replace('$', "$$")).collect();
     line(format_args!("ExecStart={}", argv.join(" ")));
@@ -118,10 +130,19 @@ fn unit_file(definition: &ServiceDefinition) -> String {
     if let Some(limit) = definition.limit_nofile {
         line(format_args!("LimitNOFILE={limit}"));
     }
+    match definition.limit_memlock {
+        Some(MemoryLock::Bytes(bytes)) => line(format_args!("LimitMEMLOCK={bytes}")),
+        Some(MemoryLock::Unlimited) => line(format_args!("LimitMEMLOCK=infinity")),
+        None => {}
+    }
+    if let Some(seconds) = definition.stop_timeout {
+        line(format_args!("TimeoutStopSec={seconds}"));
+    }
     line(format_args!("Restart=always"));
     line(format_args!("RestartSec=1"));
     line(format_args!("\n[Install]"));
-    line(format_args!("WantedBy=multi-user.target"));
+    // A service that it is bound to takes it along when it comes back: by itself it would stay down.
+    line(format_args!("WantedBy={}", [vec!["multi-user.target".to_owned()], needed].concat().join(" ")));
     unit
 }
 
@@ -154,12 +175,19 @@ mod tests {
             directory: Some("/opt/x".parse().unwrap()),
             environment: vec![("A".into(), "b c$d".into())],
             limit_nofile: Some(4096),
+            limit_memlock: Some(MemoryLock::Unlimited),
+            binds_to: vec!["base".into()],
+            after: vec!["db".into()],
+            stop_timeout: Some(100),
             description: "The x service".into(),
         };
         let unit = unit_file(&definition);
         assert!(unit.contains("ExecStart=\"/opt/x/bin/x\" \"50%% \\\"$$A\\\"\"\n"), "{unit}");
         assert!(unit.contains("Environment=\"A=b c$d\"\n"), "{unit}");
         assert!(unit.contains("User=ovs\nWorkingDirectory=/opt/x\n") && unit.contains("LimitNOFILE=4096\n"), "{unit}");
+        assert!(unit.contains("LimitMEMLOCK=infinity\nTimeoutStopSec=100\n"), "{unit}");
+        assert!(unit.contains("After=network-online.target base.service db.service\nBindsTo=base.service\n"), "{unit}");
+        assert!(unit.contains("WantedBy=multi-user.target base.service\n"), "{unit}");
     }
 
     #[test]

@@ -13,11 +13,8 @@ use super::{
 fn definition(script: &str) -> ServiceDefinition {
     ServiceDefinition {
         argv: vec!["/bin/sh".into(), "-c".into(), script.into()],
-        user: None,
-        directory: None,
-        environment: Vec::new(),
-        limit_nofile: None,
         description: "A test".into(),
+        ..ServiceDefinition::default()
     }
 }
 

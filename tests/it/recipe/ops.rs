@@ -2,7 +2,7 @@
 
 use ovs_cuisine::plan::{
     Content, DirEnsure, DirRemove, FileLink, FileRemove, FileWrite, GroupEnsure, HostPath, LaunchDescription,
-    LaunchFile, MaxDelete, OnChange, Op, PackageEnsure, PackageState, Principal, Run, RunGuard, Secret,
+    LaunchFile, MaxDelete, MemoryLock, OnChange, Op, PackageEnsure, PackageState, Principal, Run, RunGuard, Secret,
     ServiceDefinition, ServiceEnsure, SshAuthorize, StepId, UserEnsure, WaitPort,
 };
 
@@ -213,7 +213,7 @@ fn services_commands_and_ports() {
         r#"
 conf = file_write("/etc/web.conf", "x")
 service_ensure("ssh", running = False, enabled = False)
-web = service_ensure("web", argv = ["/usr/bin/web", "-v"], user = "www", directory = "/srv", environment = {"B": "2", "A": "1"}, limit_nofile = 65536, description = "Web", restart_on = [conf])
+web = service_ensure("web", argv = ["/usr/bin/web", "-v"], user = "www", directory = "/srv", environment = {"B": "2", "A": "1"}, limit_nofile = 65536, limit_memlock = "unlimited", binds_to = ["base"], after = ["db"], description = "Web", restart_on = [conf])
 run("touch /x", creates = "/x", unless = "test -e /y", only_if = "test -e /z", directory = "/", environment = {"A": "1"}, user = "www", timeout = 1.5, success = [0, 3], stdin = "in", changes = False, only_if_changed = web, ignore_errors = True)
 wait_port(80)
 wait_port(443, "web.lab", 2)"#,
@@ -225,6 +225,10 @@ wait_port(443, "web.lab", 2)"#,
         directory: Some(path("/srv")),
         environment: vec![("B".to_owned(), "2".to_owned()), ("A".to_owned(), "1".to_owned())],
         limit_nofile: Some(65536),
+        limit_memlock: Some(MemoryLock::Unlimited),
+        binds_to: vec!["base".to_owned()],
+        after: vec!["db".to_owned()],
+        stop_timeout: None,
         description: "Web".to_owned(),
     };
     let service = |name: &str, definition, on, restart_on| {
@@ -258,7 +262,11 @@ wait_port(443, "web.lab", 2)"#,
     for (body, expected) in [
         ("service_ensure('web', argv = ['web'])", "not an absolute path"),
         ("service_ensure('web', argv = [])", "`argv` is empty"),
-        ("service_ensure('web', user = 'www')", "need `argv`"),
+        ("service_ensure('web', user = 'www')", "together with its `argv`"),
+        ("service_ensure('web', after = ['db'])", "together with its `argv`"),
+        ("service_ensure('web', argv = ['/w'], after = ['web'])", "the service `web` itself"),
+        ("service_ensure('web', argv = ['/w'], binds_to = ['../x'])", "not a service name"),
+        ("service_ensure('web', argv = ['/w'], limit_memlock = 'much')", "number of bytes or"),
         ("service_ensure('../web')", "not a service name"),
         ("service_ensure('web', argv = ['/w'], environment = {'A B': '1'})", "environment variable"),
         ("run('x', timeout = 0)", "in seconds"),
@@ -295,7 +303,7 @@ fn launches() {
     let recipe = deploy_of(
         r#"
 build = sync("tree", "/opt/web")
-launch("web", argv = ["/opt/web/run", ["-config=", file("main", key = "web/main", mode = "0640")], file("main", key = "web/main", mode = "0640")], files = [file("log", key = "web/log", on_change = "ignore")], environment = {"A": "1"}, user = "www", directory = "/opt/web", restart_on = [build], on_change = "signal:HUP", limit_nofile = 1024, stop_timeout = 3)
+launch("web", argv = ["/opt/web/run", ["-config=", file("main", key = "web/main", mode = "0640")], file("main", key = "web/main", mode = "0640")], files = [file("log", key = "web/log", on_change = "ignore"), file("all", key = "web/all/")], environment = {"A": "1"}, user = "www", directory = "/opt/web", restart_on = [build], on_change = "signal:HUP", limit_nofile = 1024, stop_timeout = 3, before_start = [["/bin/a", "b"], ["/bin/c"]], stop_command = ["/bin/d"], limit_memlock = 4096, binds_to = ["base"], after = ["db"])
 launch("aux", argv = ["/opt/web/aux"])"#,
     );
     let stage = Stage::new(&recipe).file("recipes/web/tree/x", "");
@@ -326,7 +334,18 @@ launch("aux", argv = ["/opt/web/aux"])"#,
     assert_eq!(service.restart_on, [StepId(0), StepId(2), StepId(4)]);
     let definition = service.definition.as_ref().unwrap();
     assert_eq!(definition.argv, ["/usr/local/lib/ovs-cuisine/ovs-launch", "@/etc/ovs-cuisine/web.link"]);
-    assert_eq!((definition.user.as_ref(), definition.limit_nofile), (None, Some(1024)));
+    let expected = ServiceDefinition {
+        argv: definition.argv.clone(),
+        limit_nofile: Some(1024),
+        limit_memlock: Some(MemoryLock::Bytes(4096)),
+        binds_to: vec!["base".to_owned()],
+        after: vec!["db".to_owned()],
+        // Twice the launcher's time, and a little for the launcher.
+        stop_timeout: Some(11),
+        description: "web of web".to_owned(),
+        ..ServiceDefinition::default()
+    };
+    assert_eq!(*definition, expected);
 
     let launch = &evaluation.launches[0];
     assert_eq!(
@@ -345,15 +364,48 @@ launch("aux", argv = ["/opt/web/aux"])"#,
             argv: ["/opt/web/run", "-config=/run/ovs-cuisine/web/main", "/run/ovs-cuisine/web/main"]
                 .map(str::to_owned)
                 .into(),
-            files: vec![file("main", Some("0640"), None), file("log", None, Some(OnChange::Ignore))],
+            files: vec![
+                file("main", Some("0640"), None),
+                file("log", None, Some(OnChange::Ignore)),
+                LaunchFile { key: "/ovs/web/all/".to_owned(), ..file("all", None, None) },
+            ],
             environment: [("A".to_owned(), "1".to_owned())].into(),
             user: Some("www".to_owned()),
             directory: Some(path("/opt/web")),
             on_change: OnChange::Signal("HUP".to_owned()),
             stop_timeout: 3,
+            before_start: vec![vec!["/bin/a".to_owned(), "b".to_owned()], vec!["/bin/c".to_owned()]],
+            stop_command: vec!["/bin/d".to_owned()],
         }
     );
     assert_eq!(evaluation.launches.len(), 2);
+}
+
+#[test]
+fn the_v2_forwarder() {
+    let steps = deploying("etcd_v2()\nlaunch('aux', argv = ['/aux'], after = ['etcd-v2'])").steps();
+    let keys: Vec<&str> = steps.iter().map(|step| step.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        [
+            "dir_ensure:/usr/local/lib/ovs-cuisine",
+            "file_write:/usr/local/lib/ovs-cuisine/ovs-launch",
+            "file_link:/usr/local/bin/etcdctl",
+            "dir_ensure:/etc/ovs-cuisine",
+            "file_write:/etc/ovs-cuisine/etcd-v2.link",
+            "service_ensure:etcd-v2",
+            "file_write:/etc/ovs-cuisine/aux.link",
+            "service_ensure:aux",
+        ]
+    );
+    let Op::FileLink(link) = &steps[2].op else { panic!("not a link") };
+    assert_eq!((link.target.as_str(), link.force), ("/usr/local/lib/ovs-cuisine/ovs-launch", false));
+    let Op::ServiceEnsure(service) = &steps[5].op else { panic!("not a service") };
+    assert_eq!(service.restart_on, [StepId(1), StepId(4)]);
+    assert_eq!(
+        service.definition.as_ref().unwrap().argv,
+        ["/usr/local/lib/ovs-cuisine/ovs-launch", "--serve-v2", "127.0.0.1:2379", "@/etc/ovs-cuisine/etcd-v2.link"]
+    );
 }
 
 #[test]
@@ -366,6 +418,15 @@ fn wrong_launches() {
         ("launch('web', argv = ['/w', file('a', key = 'web//a')])", "is not a key"),
         ("launch('web', argv = ['/w'], on_change = 'signal:KILLALL')", "`on_change`"),
         ("launch('web', argv = ['/w'])\nlaunch('web', argv = ['/w'])", "launched twice"),
+        ("launch('web', argv = ['/w', file('a', key = 'web/a//')])", "is not a key"),
+        ("launch('web', argv = ['/w', file('a', key = '/')])", "is not a key"),
+        ("launch('web', argv = ['/w'], before_start = [['a']])", "`before_start` begins with `a`"),
+        ("launch('web', argv = ['/w'], before_start = [[]])", "a command of `before_start` is empty"),
+        ("launch('web', argv = ['/w'], stop_command = ['a'])", "`stop_command` begins with `a`"),
+        ("launch('web', argv = ['/w'], after = ['web'])", "the service `web` itself"),
+        ("etcd_v2()\netcd_v2(port = 1)", "launched twice"),
+        ("etcd_v2(port = 0)", "not a port"),
+        ("etcd_v2(name = '../x')", "not a service name"),
     ] {
         let message = message(body);
         assert!(message.contains(expected), "{body}: {message}");

@@ -8,7 +8,7 @@ use crate::{
         session::Session,
         values::{FileRef, Handle},
     },
-    plan::{MaxDelete, Principal, StepId},
+    plan::{MaxDelete, MemoryLock, Principal, StepId},
 };
 
 /// `handle` or a list of them.
@@ -84,6 +84,25 @@ impl Delete<'_> {
                 [("max", most)] => Ok(MaxDelete::AtMost(*most)),
                 _ => Err(Fault::evaluation("`delete` is False, True or {\"max\": number}")),
             },
+        }
+    }
+}
+
+/// A number of bytes or `"unlimited"`.
+#[derive(StarlarkTypeRepr, UnpackValue)]
+pub(super) enum Bytes<'v> {
+    Number(u64),
+    Word(&'v str),
+}
+
+impl Bytes<'_> {
+    pub(super) fn memory_lock(self) -> Result<MemoryLock, Fault> {
+        match self {
+            Self::Number(bytes) => Ok(MemoryLock::Bytes(bytes)),
+            Self::Word("unlimited") => Ok(MemoryLock::Unlimited),
+            Self::Word(word) => {
+                Err(Fault::evaluation(format!("`limit_memlock` is a number of bytes or \"unlimited\", not \"{word}\"")))
+            }
         }
     }
 }

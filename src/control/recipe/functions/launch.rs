@@ -9,7 +9,7 @@ use starlark::{
 
 use super::{
     Table,
-    arguments::{Argument, Handles, Part},
+    arguments::{Argument, Bytes, Handles, Part},
     manner, program, service_name, session,
 };
 use crate::{
@@ -20,13 +20,16 @@ use crate::{
         values::{FileRef, Handle},
     },
     plan::{
-        Content, DirEnsure, FileWrite, HostPath, LaunchDescription, LaunchFile, Mode, OnChange, Op, Secret,
+        Content, DirEnsure, FileLink, FileWrite, HostPath, LaunchDescription, LaunchFile, Mode, OnChange, Op, Secret,
         ServiceDefinition, ServiceEnsure, Source, StepId,
     },
 };
 
 /// Where `ovs-launch` lives on a host.
 const LAUNCHER: &str = "/usr/local/lib/ovs-cuisine/ovs-launch";
+
+/// Where `ovs-launch` is found under the name of the program that it stands in for.
+const ETCDCTL: &str = "/usr/local/bin/etcdctl";
 
 /// Where etcd links live on a host, one file for each service.
 pub(crate) const LINKS: &str = "/etc/ovs-cuisine";
@@ -37,8 +40,8 @@ const RUNTIME: &str = "/run/ovs-cuisine";
 #[starlark_module]
 pub(super) fn functions(builder: &mut GlobalsBuilder) {
     /// A file that `launch()` renders from a key in etcd before the process starts, in `argv` or `files`. In `argv` it
-    /// becomes the path `/run/ovs-cuisine/<service>/<name>`. `key` is relative to the lab's prefix, as in config(ctx).
-    /// `mode` is 0600 unless given; `on_change` overrides that of `launch()`.
+    /// becomes the path `/run/ovs-cuisine/<service>/<name>`. `key` is relative to the lab's prefix, as in config(ctx);
+    /// one that ends in `/` is a directory, whose keys become the members of one JSON object. `mode` is 0600 unless given; `on_change` overrides that of `launch()`.
     fn file<'v>(
         name: &str,
         #[starlark(require = named)] key: &str,
@@ -61,7 +64,10 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
     /// A service run by `ovs-launch`, which is started with its etcd link only: it reads this description and the
     /// files from etcd, renders the files, runs `argv` as `user`, and follows changes of the keys. A part of `argv` is
     /// a text, a `file()`, or a list of both that are joined. `on_change` is `"restart"`, `"signal:HUP"` (or another
-    /// signal) or `"ignore"`. `stop_timeout` is the time between the stop signal and the end, in seconds.
+    /// signal) or `"ignore"`. The commands of `before_start` run as root before each start and must succeed.
+    /// `stop_command` runs as root to make the process end by itself; the stop signal follows only when it does not.
+    /// `stop_timeout` is the time between the stop command or signal and what comes next, in seconds. `limit_nofile`,
+    /// `limit_memlock`, `binds_to` and `after` are as in `service_ensure()`.
     fn launch<'v>(
         name: &str,
         argv: UnpackList<Argument<'v>>,
@@ -71,7 +77,12 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         #[starlark(require = named, default = NoneOr::None)] directory: NoneOr<&'v str>,
         #[starlark(require = named, default = Handles::none())] restart_on: Handles,
         #[starlark(require = named, default = "restart")] on_change: &str,
+        #[starlark(require = named, default = UnpackList::default())] before_start: UnpackList<UnpackList<&'v str>>,
+        #[starlark(require = named, default = UnpackList::default())] stop_command: UnpackList<&'v str>,
         #[starlark(require = named, default = NoneOr::None)] limit_nofile: NoneOr<u64>,
+        #[starlark(require = named, default = NoneOr::None)] limit_memlock: NoneOr<Bytes<'v>>,
+        #[starlark(require = named, default = UnpackList::default())] binds_to: UnpackList<&'v str>,
+        #[starlark(require = named, default = UnpackList::default())] after: UnpackList<&'v str>,
         #[starlark(require = named, default = 10)] stop_timeout: u32,
         #[starlark(require = named, default = Handles::none())] only_if_changed: Handles,
         #[starlark(require = named, default = false)] ignore_errors: bool,
@@ -98,17 +109,90 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
             directory: directory.into_option().map(|directory| session.path("directory", directory)).transpose()?,
             on_change: reaction(on_change)?,
             stop_timeout: u64::from(stop_timeout),
+            before_start: before_start
+                .items
+                .iter()
+                .map(|argv| command("before_start", &argv.items, session))
+                .collect::<Result<_, Fault>>()?,
+            stop_command: match stop_command.items.as_slice() {
+                [] => Vec::new(),
+                argv => command("stop_command", argv, session)?,
+            },
+        };
+        let definition = ServiceDefinition {
+            limit_nofile: limit_nofile.into_option(),
+            limit_memlock: limit_memlock.into_option().map(Bytes::memory_lock).transpose()?,
+            binds_to: super::services("binds_to", &binds_to.items, &service, session)?,
+            after: super::services("after", &after.items, &service, session)?,
+            stop_timeout: stop_time(&description),
+            ..ServiceDefinition::default()
         };
         let started = Started {
             service,
-            limit_nofile: limit_nofile.into_option(),
+            arguments: Vec::new(),
+            definition,
             restart_on: restart_on.steps(),
             manner: manner(&only_if_changed, ignore_errors, sensitive),
             source: caller(eval),
         };
-        Ok(started.record(session, description)?)
+        Ok(started.launch(session, description)?)
+    }
+
+    /// A service that serves etcd's v2 HTTP API on `127.0.0.1:port` with the component's login, for programs that know
+    /// no other API and cannot log in, and `/usr/local/bin/etcdctl`, which understands the two calls that arakoon and
+    /// alba make: `--peers=HOST:PORT get --quorum PATH` and `--peers=HOST:PORT set PATH VALUE`. Whoever is on the host
+    /// has that login.
+    fn etcd_v2<'v>(
+        #[starlark(default = "etcd-v2")] name: &str,
+        #[starlark(default = 2379)] port: u32,
+        #[starlark(require = named, default = Handles::none())] only_if_changed: Handles,
+        #[starlark(require = named, default = false)] ignore_errors: bool,
+        #[starlark(require = named, default = false)] sensitive: bool,
+        eval: &mut Evaluator<'v, '_, '_>,
+    ) -> starlark::Result<Handle> {
+        let session = session(eval)?;
+        session.may_record("service_ensure")?;
+        let number = u16::try_from(port).ok().filter(|port| *port > 0);
+        let port = number.ok_or_else(|| Fault::evaluation(format!("{port} is not a port (1 to 65535)")))?;
+        let started = Started {
+            service: service_name(name, session)?,
+            arguments: vec!["--serve-v2".to_owned(), format!("127.0.0.1:{port}")],
+            definition: ServiceDefinition::default(),
+            restart_on: Vec::new(),
+            manner: manner(&only_if_changed, ignore_errors, sensitive),
+            source: caller(eval),
+        };
+        Ok(started.forward(session)?)
     }
 }
+
+/// A command beside the process.
+fn command(what: &str, argv: &[&str], session: &Session) -> Result<Vec<String>, Fault> {
+    let argv: Vec<String> = argv.iter().map(|word| session.plain(what, word)).collect::<Result<_, _>>()?;
+    match argv.first() {
+        Some(first) if first.starts_with('/') && !argv.iter().any(|word| word.contains('\0')) => Ok(argv),
+        Some(first) if !first.starts_with('/') => {
+            Err(Fault::evaluation(format!("`{what}` begins with `{first}`, which is not an absolute path")))
+        }
+        Some(_) => Err(Fault::evaluation(format!("`{what}` holds a zero byte"))),
+        None => Err(Fault::evaluation(format!("a command of `{what}` is empty"))),
+    }
+}
+
+/// How long the service manager must wait for the launcher, which gives up on its process before that. None when the
+/// managers' own time is enough.
+fn stop_time(description: &LaunchDescription) -> Option<u64> {
+    // A stop command has its time, then the signal has its own.
+    let stages = if description.stop_command.is_empty() { 1 } else { 2 };
+    let longest = stages * description.stop_timeout + MARGIN;
+    (longest > USUAL_STOP_TIME).then_some(longest)
+}
+
+/// Seconds that the impatient of the two service managers, runit, gives a service to stop.
+const USUAL_STOP_TIME: u64 = 10;
+
+/// Seconds for the launcher itself to end.
+const MARGIN: u64 = 5;
 
 /// Collects the files of a launch.
 struct Rendered<'s> {
@@ -154,10 +238,13 @@ impl Rendered<'_> {
     }
 }
 
-/// How a launched service is started.
+/// How a service of the launcher is started.
 struct Started {
     service: String,
-    limit_nofile: Option<u64>,
+    /// The launcher's own, before the link.
+    arguments: Vec<String>,
+    /// Limits and dependencies.
+    definition: ServiceDefinition,
     restart_on: Vec<StepId>,
     manner: Manner,
     source: Source,
@@ -165,34 +252,52 @@ struct Started {
 
 impl Started {
     /// The launcher, the link, the service; and the description for etcd.
-    fn record(self, session: &Session, description: LaunchDescription) -> Result<Handle, Fault> {
-        let stage = session.stage("launch")?;
-        let node = LaunchDescription::node(stage.keyspace.prefix(), session.host("launch")?, &self.service);
-        let key = format!("{node}/{}", LaunchDescription::KEY);
+    fn launch(self, session: &Session, description: LaunchDescription) -> Result<Handle, Fault> {
+        let key = format!("{}/{}", self.node(session)?, LaunchDescription::KEY);
         if session.recorded().launches.iter().any(|launch| launch.key == key) {
             return Err(Fault::evaluation(format!("`{}` is launched twice on this host", self.service)));
         }
+        let handle = self.record(session)?;
+        session.recorded().launches.push(Launch { key, description });
+        Ok(handle)
+    }
+
+    /// The launcher under the name `etcdctl` too, the link, the service.
+    fn forward(self, session: &Session) -> Result<Handle, Fault> {
+        if step_of(session, &format!("service_ensure:{}", self.service)).is_some() {
+            return Err(Fault::evaluation(format!("`{}` is launched twice on this host", self.service)));
+        }
+        self.launcher(session)?;
+        if step_of(session, &format!("file_link:{ETCDCTL}")).is_none() {
+            let op = FileLink { path: fixed(ETCDCTL)?, target: LAUNCHER.to_owned(), force: false };
+            session.record(Op::FileLink(op), Manner::default(), self.source.clone())?;
+        }
+        self.record(session)
+    }
+
+    /// The service's launch node.
+    fn node(&self, session: &Session) -> Result<String, Fault> {
+        let stage = session.stage("launch")?;
+        Ok(LaunchDescription::node(stage.keyspace.prefix(), session.host("launch")?, &self.service))
+    }
+
+    fn record(self, session: &Session) -> Result<Handle, Fault> {
         let launcher = self.launcher(session)?;
-        let link = self.link(session, &node)?;
-        let mut restart_on = self.restart_on.clone();
+        let link = self.link(session, &self.node(session)?)?;
+        let mut restart_on = self.restart_on;
         restart_on.extend([launcher, link]);
         restart_on.sort_unstable();
         restart_on.dedup();
+        let link = format!("@{LINKS}/{}.link", self.service);
+        let argv = [vec![LAUNCHER.to_owned()], self.arguments, vec![link]].concat();
+        let description = format!("{} of {}", self.service, session.stage("launch")?.component);
         let op = Op::ServiceEnsure(ServiceEnsure {
-            name: self.service.clone(),
-            definition: Some(ServiceDefinition {
-                argv: vec![LAUNCHER.to_owned(), format!("@{LINKS}/{}.link", self.service)],
-                user: None,
-                directory: None,
-                environment: Vec::new(),
-                limit_nofile: self.limit_nofile,
-                description: format!("{} of {}", self.service, stage.component),
-            }),
+            name: self.service,
+            definition: Some(ServiceDefinition { argv, description, ..self.definition }),
             running: true,
             enabled: true,
             restart_on,
         });
-        session.recorded().launches.push(Launch { key, description });
         session.record(op, self.manner, self.source)
     }
 

@@ -109,6 +109,15 @@ fn service_name(text: &str, session: &Session) -> Result<String, Fault> {
     }
 }
 
+/// Services that a service depends on.
+fn services(what: &str, names: &[&str], own: &str, session: &Session) -> Result<Vec<String>, Fault> {
+    let names = names.iter().map(|name| service_name(name, session)).collect::<Result<Vec<_>, _>>()?;
+    if names.iter().any(|name| name == own) {
+        return Err(Fault::evaluation(format!("`{what}` names the service `{own}` itself")));
+    }
+    Ok(names)
+}
+
 /// Arguments of a program: the first is its absolute path, none is secret.
 fn program(argv: Vec<String>) -> Result<Vec<String>, Fault> {
     match argv.first() {

@@ -7,7 +7,11 @@ use starlark::{
     values::{float::UnpackFloat, list::UnpackList, none::NoneOr},
 };
 
-use super::{Table, arguments::Handles, manner, milliseconds, program, service_name, session};
+use super::{
+    Table,
+    arguments::{Bytes, Handles},
+    manner, milliseconds, program, service_name, services, session,
+};
 use crate::{
     control::recipe::{
         error::Fault,
@@ -22,7 +26,10 @@ use crate::{
 pub(super) fn functions(builder: &mut GlobalsBuilder) {
     /// A service: whether it runs and whether it starts at boot. With `argv` it is defined here (systemd unit or runit
     /// script, whatever the host has); without, it must exist, as from a package. It is restarted when a step of
-    /// `restart_on` changed something. No argument or variable may be secret: use `launch()` or a file.
+    /// `restart_on` changed something, or when a tree of a `sync()` there is another one than at its start, whoever
+    /// pushed it. `limit_memlock` is in bytes or `"unlimited"`. It starts after the services of `after`; without those
+    /// of `binds_to` it does not run at all (under runit, which has no dependencies, it does not start).
+    /// No argument or variable may be secret: use `launch()` or a file.
     fn service_ensure<'v>(
         name: &str,
         #[starlark(default = NoneOr::None)] argv: NoneOr<UnpackList<&'v str>>,
@@ -30,6 +37,9 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         #[starlark(require = named, default = NoneOr::None)] directory: NoneOr<&'v str>,
         #[starlark(require = named, default = Table::default())] environment: Table<'v>,
         #[starlark(require = named, default = NoneOr::None)] limit_nofile: NoneOr<u64>,
+        #[starlark(require = named, default = NoneOr::None)] limit_memlock: NoneOr<Bytes<'v>>,
+        #[starlark(require = named, default = UnpackList::default())] binds_to: UnpackList<&'v str>,
+        #[starlark(require = named, default = UnpackList::default())] after: UnpackList<&'v str>,
         #[starlark(require = named, default = "")] description: &str,
         #[starlark(require = named, default = true)] running: bool,
         #[starlark(require = named, default = true)] enabled: bool,
@@ -40,6 +50,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<Handle> {
         let session = session(eval)?;
+        let name = service_name(name, session)?;
         let user = user.into_option().map(|user| session.account("user", user)).transpose()?;
         let directory = directory.into_option().map(|directory| session.path("directory", directory)).transpose()?;
         let description = one_line("description", &session.plain("description", description)?)?;
@@ -47,29 +58,31 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
             .into_iter()
             .map(|(name, value)| Ok((name, session.plain("environment", value)?)))
             .collect::<Result<Vec<_>, Fault>>()?;
-        let definition = match argv.into_option() {
-            Some(argv) => {
-                let argv =
-                    argv.items.iter().map(|argument| session.plain("argv", argument)).collect::<Result<_, _>>()?;
-                Some(ServiceDefinition {
-                    argv: program(argv)?,
-                    user,
-                    directory,
-                    environment: variables,
-                    limit_nofile: limit_nofile.into_option(),
-                    description,
-                })
-            }
-            None if user.is_some() || directory.is_some() || !variables.is_empty() || !limit_nofile.is_none() => {
-                return Err(Fault::evaluation("`user`, `directory`, `environment` and `limit_nofile` need `argv`")
-                    .hint("without argv the service is one that exists already, with a definition of its own")
-                    .into());
-            }
-            None => None,
+        let argv = argv.into_option().map(|argv| {
+            argv.items.iter().map(|argument| session.plain("argv", argument)).collect::<Result<Vec<_>, _>>()
+        });
+        let is_ours = argv.is_some();
+        let definition = ServiceDefinition {
+            argv: argv.map_or(Ok(Vec::new()), |argv| program(argv?))?,
+            user,
+            directory,
+            environment: variables,
+            limit_nofile: limit_nofile.into_option(),
+            limit_memlock: limit_memlock.into_option().map(Bytes::memory_lock).transpose()?,
+            binds_to: services("binds_to", &binds_to.items, &name, session)?,
+            after: services("after", &after.items, &name, session)?,
+            stop_timeout: None,
+            description,
         };
+        let bare = ServiceDefinition { description: definition.description.clone(), ..ServiceDefinition::default() };
+        if !is_ours && definition != bare {
+            return Err(Fault::evaluation("how a service is run can only be said together with its `argv`")
+                .hint("without argv the service is one that exists already, with a definition of its own")
+                .into());
+        }
         let op = Op::ServiceEnsure(ServiceEnsure {
-            name: service_name(name, session)?,
-            definition,
+            name,
+            definition: is_ours.then_some(definition),
             running,
             enabled,
             restart_on: restart_on.steps(),
