@@ -52,6 +52,15 @@ pub enum RunEvent {
         /// How long it took in milliseconds.
         millis: u64,
     },
+    /// A container was made that may do more than a bare one.
+    Granted {
+        /// Its host.
+        host: HostName,
+        /// Devices, capabilities and security options, such as `/dev/fuse` and `SYS_ADMIN`.
+        what: Vec<String>,
+        /// All devices and capabilities.
+        privileged: bool,
+    },
     /// A host's connection made progress.
     Host {
         /// Which host.

@@ -359,6 +359,12 @@ async fn bad_input_is_refused_before_anything_is_made() {
     assert_eq!(error.to_string(), "host `bad`: `container.api` has the unknown key `HostConfig.Memry`");
     assert_eq!(error.hint().unwrap(), "did you mean `HostConfig.Memory`?");
 
+    let (_taken, port) = free_port();
+    let error = refused(&format!("{{ ports = [\"{port}:80\"] }}")).await;
+    assert_eq!(error.to_string(), format!("host `bad`: port {port} on 127.0.0.1 is already in use"));
+    let error = refused("{ devices = [\"/dev/no-such-device\"] }").await;
+    assert_eq!(error.to_string(), "host `bad`: the engine's machine has no device `/dev/no-such-device`");
+
     let error = refused("{ api = { HostConfig = { Memory = \"much\" } } }").await;
     assert!(matches!(error, LabError::BadSetting { .. }), "{error}");
 }
@@ -366,22 +372,17 @@ async fn bad_input_is_refused_before_anything_is_made() {
 #[tokio::test]
 async fn a_failure_of_one_host_leaves_nothing_of_it_and_does_not_stop_the_others() {
     let lab = Lab::new("port").await;
-    let (_taken, port) = free_port();
-    let hosts = format!(
-        "[host.good]\ncontainer = {{}}\n[host.bad]\ncontainer = {{ ssh_port = {port} }}\n\
-         [host.odd]\ncontainer = {{ user = \"nobody-here\" }}\n\
-         [host.lost]\ncontainer = {{ volumes = [\"/no/such/directory:/srv\"] }}\n"
-    );
-    let (result, events) = lab.try_up(&lab.inventory(&hosts)).await;
+    let hosts = "[host.good]\ncontainer = {}\n[host.odd]\ncontainer = { user = \"nobody-here\" }\n\
+         [host.lost]\ncontainer = { volumes = [\"/no/such/directory:/srv\"] }\n";
+    let (result, events) = lab.try_up(&lab.inventory(hosts)).await;
     let mut report = result.unwrap();
     assert_eq!(report.created, [name("good")]);
     assert_eq!(events.len(), 1);
     report.failed.sort_by(|one, other| one.0.cmp(&other.0));
     let shown: Vec<String> = report.failed.iter().map(|(_, error)| error.to_string()).collect();
-    assert_eq!(shown[0], format!("host `bad`: port {port} on 127.0.0.1 is already in use"));
-    assert_eq!(shown[1], format!("cannot create container `{}-lost`", lab.name));
-    assert_eq!(shown[2], "host `odd`: image `ovs-cuisine/ssh:latest` has no user `nobody-here`");
-    for host in ["bad", "odd", "lost"] {
+    assert_eq!(shown[0], format!("cannot create container `{}-lost`", lab.name));
+    assert_eq!(shown[1], "host `odd`: image `ovs-cuisine/ssh:latest` has no user `nobody-here`");
+    for host in ["odd", "lost"] {
         assert_eq!(lab.id(host).await, None, "what was made for {host} is removed");
     }
 }
@@ -391,14 +392,75 @@ async fn a_container_that_cannot_be_replaced_is_back_as_it_was() {
     let lab = Lab::new("back").await;
     lab.up(&lab.inventory("[host.a]\ncontainer = {}\n")).await;
     let before = lab.id("a").await;
-    let (_taken, port) = free_port();
-    let inventory = lab.inventory(&format!("[host.a]\ncontainer = {{ ssh_port = {port} }}\n"));
+    let inventory = lab.inventory("[host.a]\ncontainer = { volumes = [\"/no/such/directory:/srv\"] }\n");
     let (result, events) = lab.try_up(&inventory).await;
     let report = result.unwrap();
-    assert!(matches!(report.failed[..], [(_, LabError::PortInUse { .. })]) && events.is_empty());
+    assert!(matches!(report.failed[..], [(_, LabError::Api { .. })]) && events.is_empty());
     assert_eq!(lab.id("a").await, before);
     assert_eq!(lab.ssh_ok(&inventory, "a", "echo alive").await, "alive");
     assert_eq!(lab.id("a.replaced").await, None);
+}
+
+#[tokio::test]
+async fn a_port_of_another_container_is_refused_and_ones_own_is_not() {
+    let lab = Lab::new("held").await;
+    let port = free_port().1;
+    let inventory = lab.inventory(&format!("[host.a]\ncontainer = {{ ports = [\"{port}:80\"] }}\n"));
+    lab.up(&inventory).await;
+    let both = format!(
+        "[host.a]\ncontainer = {{ ports = [\"{port}:80\"], memory = \"256MiB\" }}\n\
+         [host.b]\ncontainer = {{ api = {{ HostConfig = {{ PortBindings = {{ \"80/tcp\" = [{{ HostIp = \"127.0.0.1\", HostPort = \"{port}\" }}] }} }} }} }}\n"
+    );
+    let (result, events) = lab.try_up(&lab.inventory(&both)).await;
+    let expected = format!("host `b`: port {port} on 127.0.0.1 is already in use by container `{}-a`", lab.name);
+    assert_eq!(result.unwrap_err().to_string(), expected);
+    assert!(events.is_empty(), "nothing is done before it is told");
+    let alone = both.split_once("[host.b]").unwrap().0.to_owned();
+    assert_eq!(lab.up(&lab.inventory(&alone)).await, [done("a", Action::Modify, "memory changed")]);
+}
+
+#[tokio::test]
+async fn systemd_boots_whole_and_nothing_in_it_may_mount() {
+    let lab = Lab::new("systemd").await;
+    let inventory = lab.inventory("[host.a]\ncontainer = { init = \"systemd\", memory = \"512MiB\" }\n");
+    let (result, events) = lab.try_up(&inventory).await;
+    assert!(result.unwrap().into_result().is_ok());
+    let grants = events[0].grants.clone().unwrap();
+    assert_eq!((grants.what, grants.privileged), (vec!["SYS_ADMIN until systemd begins".to_owned()], false));
+    let state = lab.ssh_ok(&inventory, "a", "systemctl is-system-running --wait; systemctl --failed --no-legend").await;
+    assert_eq!(state, "running");
+    let seen = "cat /proc/1/comm; ps -o comm= -C sshd | sort -u; mount -t tmpfs none /mnt 2>/dev/null || echo refused";
+    assert_eq!(lab.ssh_ok(&inventory, "a", seen).await, "systemd\nsshd\nrefused");
+    // Bit 21 is SYS_ADMIN; see capability.h.
+    let bounds = lab.ssh_ok(&inventory, "a", "grep -h CapBnd /proc/1/status /proc/self/status | cut -f 2").await;
+    for bound in bounds.lines() {
+        assert_eq!(u64::from_str_radix(bound, 16).unwrap() >> 21 & 1, 0, "{bounds}");
+    }
+    lab.engine.stop(&inventory.lab.name, &name("a")).await.unwrap();
+    let stopped = lab.docker.inspect_container(&format!("{}-a", lab.name), None).await.unwrap().state.unwrap();
+    assert_eq!(stopped.exit_code, Some(0), "ended by itself, not killed");
+    assert_eq!(lab.up(&inventory).await, [done("a", Action::Start, "is stopped")]);
+    assert_eq!(lab.ssh_ok(&inventory, "a", "systemctl is-system-running --wait").await, "running");
+}
+
+#[tokio::test]
+async fn fuse_is_mounted_with_a_device_and_a_capability_beside_systemd_too() {
+    let lab = Lab::new("fuse").await;
+    let inventory = lab.inventory(
+        "[host.a]\ncontainer = { fuse = true }\n[host.b]\ncontainer = { fuse = true, init = \"systemd\" }\n",
+    );
+    let (result, events) = lab.try_up(&inventory).await;
+    assert!(result.unwrap().into_result().is_ok());
+    for (event, host) in events.iter().zip(["a", "b"]) {
+        let grants = event.grants.as_ref().unwrap();
+        assert!(grants.what.starts_with(&["/dev/fuse".to_owned(), "SYS_ADMIN".to_owned()]) && !grants.privileged);
+        let found = lab.docker.inspect_container(&format!("{}-{host}", lab.name), None).await.unwrap();
+        assert_ne!(found.host_config.unwrap().privileged, Some(true));
+        // Mounting takes an open device and nothing that answers: the kernel asks only when somebody looks.
+        let mount = "exec 7<>/dev/fuse && mount -i -t fuse -o fd=7,rootmode=40000,user_id=0,group_id=0 it /mnt && \
+                     grep -c ' /mnt fuse ' /proc/mounts";
+        assert_eq!(lab.ssh_ok(&inventory, host, mount).await, "1");
+    }
 }
 
 #[tokio::test]
@@ -566,7 +628,7 @@ async fn a_root_file_system_becomes_an_image_and_a_failing_build_shows_why() {
     let id = lab.engine.import_rootfs(&root, &tag, on_progress).await.unwrap();
     let made = lab.docker.inspect_image(&tag).await.unwrap();
     // It has no shell, so the first RUN cannot work.
-    let built = lab.engine.build_image(&tag, &format!("{}-built", lab.name), |_| {}).await;
+    let built = lab.engine.build_image(inventory::Init::Runit, &tag, &format!("{}-built", lab.name), |_| {}).await;
     lab.docker.remove_image(&tag, None::<query::RemoveImageOptions>, None).await.unwrap();
 
     assert_eq!(made.id, Some(id));

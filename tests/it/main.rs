@@ -22,5 +22,6 @@ mod push;
 mod recipe;
 mod report;
 mod support;
+mod systemd;
 mod tree;
 mod wire;

@@ -432,19 +432,31 @@ pub(super) enum Recipe {
 pub(super) enum Image {
     /// Builds the bare SSH image with the engine.
     Build {
-        /// The base image; Ubuntu when not given.
+        /// Process 1 of the image.
+        #[arg(long, value_enum, default_value_t = Init::Runit)]
+        init: Init,
+        /// The base image; Ubuntu when not given. With systemd: the bare SSH image that it is built on.
         #[arg(long, conflicts_with = "rootfs")]
         base: Option<String>,
         /// A root file system, as a directory or tar file, to be the base where no image can be pulled.
         #[arg(long, value_name = "DIR_OR_TAR")]
         rootfs: Option<PathBuf>,
-        /// The name of the result.
-        #[arg(long, default_value = "ovs-cuisine/ssh:latest")]
-        tag: String,
+        /// The name of the result; `ovs-cuisine/ssh:latest` when not given, or `ovs-cuisine/ssh:systemd`.
+        #[arg(long)]
+        tag: Option<String>,
         /// The engine's address; the local one when not given.
         #[arg(long)]
         engine: Option<String>,
     },
+}
+
+/// Process 1 of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Init {
+    /// Small and quick: enough for all recipes.
+    Runit,
+    /// For programs that want systemd and take nothing else.
+    Systemd,
 }
 
 /// Prints a completion script on standard output.

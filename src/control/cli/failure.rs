@@ -188,6 +188,7 @@ impl From<LabError> for Failure {
             | LabError::UnknownField { .. }
             | LabError::BadSetting { .. }
             | LabError::BadAddress { .. }
+            | LabError::DeviceMissing { .. }
             | LabError::UserMissing { .. }
             | LabError::NotAContainer { .. } => Exit::BadInput,
             LabError::Build { .. } | LabError::Rootfs { .. } | LabError::Api { .. } => Exit::OpFailed,

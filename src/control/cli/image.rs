@@ -9,24 +9,35 @@ use super::{
 };
 use crate::control::{
     drive,
-    inventory::Engine as Address,
-    lab::{DEFAULT_BASE, Engine, ImageProgress, ROOTFS_IMAGE},
+    inventory::{Engine as Address, Init},
+    lab::{DEFAULT_BASE, Engine, ImageProgress, ROOTFS_IMAGE, SSH_IMAGE, SYSTEMD_IMAGE},
     report::{self, clean},
 };
 
 pub(super) async fn image(args: args::Image) -> Result<Exit, Failure> {
-    let args::Image::Build { base, rootfs, tag, engine } = args;
+    let args::Image::Build { init, base, rootfs, tag, engine } = args;
+    let (init_kind, default_base, default_tag) = match init {
+        args::Init::Runit => (Init::Runit, DEFAULT_BASE, SSH_IMAGE),
+        args::Init::Systemd => (Init::Systemd, SSH_IMAGE, SYSTEMD_IMAGE),
+    };
     let address = engine.map_or(Address::Default, Address::Address);
     let engine = Engine::connect(&address, drive::ENGINE_DEADLINE).await?;
     let progress = Progress::default();
     let base = match rootfs {
         Some(path) => {
+            if init == args::Init::Systemd {
+                let error = "the image with systemd is built on the bare SSH image, not on a root file system";
+                let hint =
+                    "`ovs-cuisine image build --rootfs ...` first, then `ovs-cuisine image build --init systemd`";
+                return Err(Failure::bad_input(error).hint(hint));
+            }
             engine.import_rootfs(&path, ROOTFS_IMAGE, |event| progress.show(event)).await?;
             ROOTFS_IMAGE.to_owned()
         }
-        None => base.unwrap_or_else(|| DEFAULT_BASE.to_owned()),
+        None => base.unwrap_or_else(|| default_base.to_owned()),
     };
-    let id = engine.build_image(&base, &tag, |event| progress.show(event)).await?;
+    let tag = tag.unwrap_or_else(|| default_tag.to_owned());
+    let id = engine.build_image(init_kind, &base, &tag, |event| progress.show(event)).await?;
     output::result(&format!("{tag} {id}\n"))?;
     Ok(Exit::Done)
 }

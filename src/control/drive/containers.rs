@@ -13,7 +13,7 @@ use crate::{
     control::{
         event::RunEvent,
         inventory::{Access, Inventory},
-        lab::{ContainerStatus, DownEvent, LabError, UpEvent},
+        lab::{ContainerStatus, DownEvent, Grants, LabError, UpEvent},
         link::Keyring,
     },
     plan::{Action, HostName},
@@ -90,8 +90,11 @@ pub(super) async fn ensure(
     }
     let engine = fleet.engine().await?;
     let on_event = |event: UpEvent| {
-        let UpEvent { host, action, why, millis } = event;
-        events.hint(RunEvent::Container { host, action, why, done: true, millis });
+        let UpEvent { host, action, why, millis, grants } = event;
+        events.hint(RunEvent::Container { host: host.clone(), action, why, done: true, millis });
+        if let Some(Grants { what, privileged }) = grants {
+            events.hint(RunEvent::Granted { host, what, privileged });
+        }
     };
     let done = engine.up(inventory, &hosts, keyring, on_event).await?;
     for host in done.created.iter().chain(&done.recreated).chain(&done.started) {

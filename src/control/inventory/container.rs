@@ -6,13 +6,15 @@ use serde_json::{Map, Value};
 
 use super::{
     mask::Masked,
-    model::{Container, PortMapping, VolumeMount},
+    model::{Container, Init, PortMapping, VolumeMount},
     mount, port, size,
     table::{Item, Table, Text},
 };
 
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 27] = [
     "image",
+    "init",
+    "fuse",
     "volumes",
     "ports",
     "environment",
@@ -39,8 +41,21 @@ const KEYS: [&str; 25] = [
     "api",
 ];
 
+fn init_named(name: &str) -> Option<Init> {
+    match name {
+        "runit" => Some(Init::Runit),
+        "systemd" => Some(Init::Systemd),
+        _ => None,
+    }
+}
+
 /// The image when neither host nor defaults name one.
-const IMAGE: &str = "ovs-cuisine/ssh:latest";
+fn image_with(init: Init) -> &'static str {
+    match init {
+        Init::Runit => "ovs-cuisine/ssh:latest",
+        Init::Systemd => "ovs-cuisine/ssh:systemd",
+    }
+}
 
 /// Labels that begin so are ours.
 const OUR_LABELS: &str = "ovs-cuisine.";
@@ -79,8 +94,11 @@ pub(super) fn check_keys(table: &Table<'_>) {
 /// Reads a container, defaults behind it. What is wrong is reported and left out.
 pub(super) fn read(table: &Table<'_>, fill: Placeholders<'_>, base: &Path) -> Container {
     let reader = Reader { table, fill, base };
+    let init = reader.init();
     Container {
-        image: reader.word("image").unwrap_or_else(|| IMAGE.to_owned()),
+        image: reader.image(init),
+        init,
+        fuse: table.flag("fuse").unwrap_or_default(),
         volumes: reader.volumes(),
         ports: reader.ports(),
         environment: Masked(reader.scalars("environment", is_variable, "the name of a variable")),
@@ -121,6 +139,21 @@ impl Reader<'_, '_> {
 
     fn filled(&self, texts: &[Text<'_>]) -> Vec<String> {
         texts.iter().map(|text| self.fill.fill(text.text)).collect()
+    }
+
+    fn init(&self) -> Init {
+        let Some(text) = self.table.text("init") else { return Init::Runit };
+        init_named(text.text).unwrap_or_else(|| {
+            self.wrong(&text, "one of `runit` and `systemd`");
+            Init::Runit
+        })
+    }
+
+    /// The image that is given, or that of the init. An image of the defaults does not go with another init than theirs.
+    fn image(&self, init: Init) -> String {
+        let defaults = self.table.default_item("init").and_then(|item| init_named(item.as_text()?.text));
+        let stands_apart = self.table.own_item("image").is_none() && init != defaults.unwrap_or(Init::Runit);
+        self.word("image").filter(|_| !stands_apart).unwrap_or_else(|| image_with(init).to_owned())
     }
 
     /// A text without blanks.

@@ -23,8 +23,8 @@ mod table;
 
 pub use mask::{Masked, ParamValue};
 pub use model::{
-    Access, Component, Container, Engine, FailurePolicy, Group, Host, HostKeyPolicy, Inventory, Jump, Lab, PortMapping,
-    RecipeRef, SshAccess, Vars, VolumeMount, VolumeSource,
+    Access, Component, Container, Engine, FailurePolicy, Group, Host, HostKeyPolicy, Init, Inventory, Jump, Lab,
+    PortMapping, RecipeRef, SshAccess, Vars, VolumeMount, VolumeSource,
 };
 pub use problem::{InventoryError, Problem};
 pub use select::SelectError;

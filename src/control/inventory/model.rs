@@ -87,6 +87,10 @@ pub enum Access {
 pub struct Container {
     /// Image reference.
     pub image: String,
+    /// Process 1 of the image, which says what the container needs beside it.
+    pub init: Init,
+    /// Whether FUSE file systems are mounted in it: `/dev/fuse` and the capability that mounting takes.
+    pub fuse: bool,
     /// Mounts.
     pub volumes: Vec<VolumeMount>,
     /// Published ports besides SSH's own.
@@ -135,6 +139,16 @@ pub struct Container {
     pub user: String,
     /// Docker API create payload, merged last.
     pub api: Masked<serde_json::Value>,
+}
+
+/// Process 1 of a container's image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Init {
+    /// runit, or any other program that needs nothing from the engine.
+    Runit,
+    /// systemd, which needs control groups of its own and directories in memory.
+    Systemd,
 }
 
 /// A mount of a container.

@@ -129,7 +129,7 @@ pub enum LabError {
         network: String,
     },
     /// A published port is taken.
-    #[error("host `{host}`: port {port} on {address} is already in use")]
+    #[error("host `{host}`: port {port} on {address} is already in use{}", by(holder.as_deref()))]
     PortInUse {
         /// Which host.
         host: HostName,
@@ -137,6 +137,16 @@ pub enum LabError {
         address: String,
         /// The port.
         port: String,
+        /// The container that has it, when that is known.
+        holder: Option<String>,
+    },
+    /// A device is not there on the engine's machine.
+    #[error("host `{host}`: the engine's machine has no device `{device}`")]
+    DeviceMissing {
+        /// Which host.
+        host: HostName,
+        /// The device's path.
+        device: String,
     },
     /// `container.api` has a key that Docker's create payload does not know.
     #[error("host `{host}`: `container.api` has the unknown key `{path}`")]
@@ -235,6 +245,9 @@ impl LabError {
             Self::ForeignNetwork { .. } => "rename the lab, or give `container.network`".to_owned(),
             Self::NetworkMissing { network, .. } => format!("make it: `docker network create {network}`"),
             Self::PortInUse { .. } => "choose another port, or leave it out to get a free one".to_owned(),
+            Self::DeviceMissing { device, .. } if device == "/dev/fuse" => {
+                "load the kernel's module on that machine: `modprobe fuse`".to_owned()
+            }
             Self::UnknownField { nearest, .. } => {
                 return nearest.as_ref().map(|name| format!("did you mean `{name}`?"));
             }
@@ -246,6 +259,7 @@ impl LabError {
             | Self::Api { .. }
             | Self::NotAContainer { .. }
             | Self::BadSetting { .. }
+            | Self::DeviceMissing { .. }
             | Self::NoEndpoint { .. }
             | Self::Rootfs { .. } => return None,
             Self::Build { message, .. } => return offline_hint(message),
@@ -266,6 +280,10 @@ impl LabError {
     }
 }
 
+fn by(holder: Option<&str>) -> String {
+    holder.map(|name| format!(" by container `{name}`")).unwrap_or_default()
+}
+
 /// What the engine says when it cannot get a base image, or when the build cannot get packages.
 fn offline_hint(message: &str) -> Option<String> {
     let is_pull = ["pull access denied", "manifest unknown", "dial tcp", "no such host", "/v2/"];
@@ -275,7 +293,9 @@ fn offline_hint(message: &str) -> Option<String> {
 
 fn missing_image_hint(image: &str) -> String {
     let tagged = super::image::SSH_IMAGE;
-    if image == tagged || tagged.strip_suffix(":latest") == Some(image) {
+    if image == super::image::SYSTEMD_IMAGE {
+        "build it: `ovs-cuisine image build --init systemd`".to_owned()
+    } else if image == tagged || tagged.strip_suffix(":latest") == Some(image) {
         "build it: `ovs-cuisine image build`".to_owned()
     } else {
         format!("`docker pull {image}`, or build one: `ovs-cuisine image build`")
@@ -361,6 +381,7 @@ mod tests {
         let hint =
             |image: &str| LabError::ImageMissing { host: "a".parse().unwrap(), image: image.into() }.hint().unwrap();
         assert_eq!(hint("ovs-cuisine/ssh"), "build it: `ovs-cuisine image build`");
+        assert_eq!(hint("ovs-cuisine/ssh:systemd"), "build it: `ovs-cuisine image build --init systemd`");
         assert!(hint("ubuntu:22.04").starts_with("`docker pull ubuntu:22.04`"));
     }
 }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::control::inventory::Container;
+use crate::control::inventory::{Container, Init};
 
 /// A container with nothing but an image and a user.
 pub(super) fn container() -> Container {
     Container {
         image: super::SSH_IMAGE.to_owned(),
+        init: Init::Runit,
+        fuse: false,
         volumes: Vec::new(),
         ports: Vec::new(),
         environment: BTreeMap::new().into(),

@@ -1,4 +1,4 @@
-//! Builds the bare SSH image: from a base that the engine can get, or from a root file system where no registry is in reach.
+//! Builds the bare SSH images, with runit or systemd: from a base that the engine can get, or from a root file system where no registry is in reach.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,9 +14,13 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 
 use super::{Engine, LabError, output::printable, reader::ImageView, rootfs};
+use crate::control::inventory::Init;
 
 /// The tag of the bare SSH image, and what an inventory uses when it says nothing else.
 pub const SSH_IMAGE: &str = "ovs-cuisine/ssh:latest";
+
+/// The tag of the same image with systemd, and what an inventory uses for `init = "systemd"`.
+pub const SYSTEMD_IMAGE: &str = "ovs-cuisine/ssh:systemd";
 
 /// The tag of an imported root file system, the base of the SSH image where nothing can be pulled.
 pub const ROOTFS_IMAGE: &str = "ovs-cuisine/rootfs:latest";
@@ -30,12 +34,20 @@ const BUILD: Duration = Duration::from_secs(30 * 60);
 /// So many lines of a failed build are shown.
 const TAIL: usize = 20;
 
-/// The build context, carried in this program so that an image can be built anywhere.
-const CONTEXT: [(&str, u32, &[u8]); 4] = [
+/// A file of a build context: name, mode, content.
+type ContextFile = (&'static str, u32, &'static [u8]);
+
+/// The build contexts, carried in this program so that an image can be built anywhere.
+const CONTEXT: [ContextFile; 4] = [
     ("Dockerfile", 0o644, include_bytes!("../../../images/ssh/Dockerfile")),
     ("runit-init", 0o755, include_bytes!("../../../images/ssh/runit-init")),
     ("ssh.run", 0o755, include_bytes!("../../../images/ssh/ssh.run")),
     ("sshd_config", 0o644, include_bytes!("../../../images/ssh/sshd_config")),
+];
+
+const SYSTEMD_CONTEXT: [ContextFile; 2] = [
+    ("Dockerfile", 0o644, include_bytes!("../../../images/ssh-systemd/Dockerfile")),
+    ("systemd-init", 0o755, include_bytes!("../../../images/ssh-systemd/systemd-init")),
 ];
 
 /// How far an image is.
@@ -48,17 +60,23 @@ pub enum ImageProgress {
 }
 
 impl Engine {
-    /// Builds the bare SSH image from a base image and gives its id. The engine pulls the base when it does not have it.
+    /// Builds the bare SSH image from a base image and gives its id. The engine pulls the base when it does not have it. That
+    /// with systemd is built on that with runit, whose tag is then the base.
     ///
     /// A failing step is an error with its output.
     pub async fn build_image(
         &self,
+        init: Init,
         base: &str,
         tag: &str,
         on_progress: impl Fn(ImageProgress) + Send + Sync,
     ) -> Result<String, LabError> {
         let failed = |message: String, output_tail| LabError::Build { image: tag.to_owned(), message, output_tail };
-        let context = context().map_err(|error| failed(error.to_string(), Vec::new()))?;
+        let files: &[ContextFile] = match init {
+            Init::Runit => &CONTEXT,
+            Init::Systemd => &SYSTEMD_CONTEXT,
+        };
+        let context = context(files).map_err(|error| failed(error.to_string(), Vec::new()))?;
         let options = BuildImageOptionsBuilder::new()
             .dockerfile("Dockerfile")
             .t(tag)
@@ -141,15 +159,15 @@ impl Engine {
     }
 }
 
-fn context() -> std::io::Result<Bytes> {
+fn context(files: &[ContextFile]) -> std::io::Result<Bytes> {
     let mut tar = tar::Builder::new(Vec::new());
-    for (name, mode, content) in CONTEXT {
+    for (name, mode, content) in files {
         let mut header = tar::Header::new_gnu();
-        header.set_mode(mode);
+        header.set_mode(*mode);
         header.set_size(content.len() as u64);
         // No time of ours: the engine's build cache compares it.
         header.set_mtime(0);
-        tar.append_data(&mut header, name, content)?;
+        tar.append_data(&mut header, name, *content)?;
     }
     tar.into_inner().map(Bytes::from)
 }
@@ -160,19 +178,22 @@ mod tests {
 
     #[test]
     fn the_default_base_is_the_dockerfiles() {
-        let dockerfile = String::from_utf8_lossy(CONTEXT[0].2);
-        assert!(dockerfile.contains(&format!("ARG BASE={DEFAULT_BASE}\n")));
+        for (files, base) in [(&CONTEXT[..], DEFAULT_BASE), (&SYSTEMD_CONTEXT, SSH_IMAGE)] {
+            assert!(String::from_utf8_lossy(files[0].2).contains(&format!("ARG BASE={base}\n")));
+        }
     }
 
     #[test]
     fn every_file_that_the_dockerfile_copies_is_in_the_context() {
-        let dockerfile = String::from_utf8_lossy(CONTEXT[0].2);
-        let copied: Vec<&str> = dockerfile
-            .lines()
-            .filter_map(|line| line.strip_prefix("COPY "))
-            .filter_map(|line| line.split_whitespace().next())
-            .collect();
-        assert_eq!(copied.len(), CONTEXT.len() - 1);
-        assert!(copied.iter().all(|name| CONTEXT.iter().any(|file| file.0 == *name)), "{copied:?}");
+        for files in [&CONTEXT[..], &SYSTEMD_CONTEXT] {
+            let dockerfile = String::from_utf8_lossy(files[0].2);
+            let copied: Vec<&str> = dockerfile
+                .lines()
+                .filter_map(|line| line.strip_prefix("COPY "))
+                .filter_map(|line| line.split_whitespace().next())
+                .collect();
+            assert_eq!(copied.len(), files.len() - 1);
+            assert!(copied.iter().all(|name| files.iter().any(|file| file.0 == *name)), "{copied:?}");
+        }
     }
 }

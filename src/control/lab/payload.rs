@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, DeviceMapping, EndpointSettings, HostConfig, Mount, MountType, NetworkingConfig, PortBinding,
-    PortMap, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceMapping, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum, Mount, MountType,
+    NetworkingConfig, PortBinding, PortMap, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
-use super::{LabError, api, names};
+use super::{LabError, api, grant, names};
 use crate::{
     control::inventory::{Container, VolumeMount, VolumeSource},
     plan::{HostName, LabName},
@@ -25,6 +25,8 @@ pub(super) struct Subject<'i> {
     pub(super) lab: &'i LabName,
     pub(super) host: &'i HostName,
     pub(super) container: &'i Container,
+    /// Whether the engine confines containers with AppArmor, which forbids them to mount anything.
+    pub(super) apparmor: bool,
 }
 
 impl Subject<'_> {
@@ -51,7 +53,8 @@ impl Subject<'_> {
             hostname: self.hostname(&network),
             image: Some(container.image.clone()),
             cmd: container.command.clone(),
-            env: some_list(container.environment.iter().map(|(name, value)| format!("{name}={value}"))),
+            env: self.environment(),
+            stop_signal: self.is_systemd().then(|| grant::SYSTEMD_STOP.to_owned()),
             labels: Some(container.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect()),
             exposed_ports: ports.as_ref().map(|ports| {
                 let mut names: Vec<_> = ports.keys().cloned().collect();
@@ -88,15 +91,16 @@ impl Subject<'_> {
             network_mode: Some(network),
             port_bindings: ports,
             mounts: some_list(container.volumes.iter().map(|mount| self.mount(mount))),
-            devices: all(container.devices.iter().map(|device| self.device(device)))?,
-            cap_add: some_list(container.cap_add.iter().cloned()),
+            devices: all(self.devices().iter().map(|device| self.device(device)))?,
+            cap_add: some_list(self.capabilities().into_iter()),
+            cgroupns_mode: self.is_systemd().then_some(HostConfigCgroupnsModeEnum::PRIVATE),
             cap_drop: some_list(container.cap_drop.iter().cloned()),
-            security_opt: some_list(container.security_opt.iter().cloned()),
+            security_opt: some_list(self.security_options().into_iter()),
             privileged: container.privileged.then_some(true),
             restart_policy: container.restart.as_deref().map(|text| self.restart(text)).transpose()?,
             memory: memory.map_err(|_| self.wrong("memory", "too large"))?,
             nano_cpus: container.cpus.map(|cpus| self.nano_cpus(cpus)).transpose()?,
-            tmpfs: some_map(&container.tmpfs),
+            tmpfs: some_map(&self.tmpfs()),
             ulimits: all(container.ulimits.iter().map(|(name, limit)| self.ulimit(name, limit)))?,
             sysctls: some_map(&container.sysctls),
             dns: some_list(container.dns.iter().map(ToString::to_string)),
@@ -253,7 +257,7 @@ mod tests {
         let (lab, host) = ("lab".parse().unwrap(), "a".parse().unwrap());
         let mut container = example::container();
         change(&mut container);
-        let body = Subject { lab: &lab, host: &host, container: &container }.payload()?;
+        let body = Subject { lab: &lab, host: &host, container: &container, apparmor: false }.payload()?;
         Ok(serde_json::to_value(body).unwrap())
     }
 

@@ -220,6 +220,23 @@ pub(super) struct PortView {
     pub(super) private: u16,
     #[serde(rename = "PublicPort")]
     pub(super) public: u16,
+    /// Address on the engine's machine.
+    #[serde(rename = "IP")]
+    pub(super) address: String,
+    /// `tcp` or `udp`.
+    #[serde(rename = "Type")]
+    pub(super) protocol: String,
+}
+
+/// `GET /info`, as far as it is needed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Info {
+    /// Host name of the engine's machine.
+    pub(super) name: String,
+    /// `name=seccomp,profile=default`, `name=apparmor` and the like.
+    #[serde(deserialize_with = "null_as_default")]
+    pub(super) security_options: Vec<String>,
 }
 
 /// A volume or network, as far as it is needed.

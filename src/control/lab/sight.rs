@@ -127,12 +127,13 @@ impl Engine {
         inventory: &'i Inventory,
         hosts: &[HostName],
     ) -> Result<Vec<Wanted<'i>>, LabError> {
+        let apparmor = self.confines(inventory, hosts).await?;
         let mut images: BTreeMap<String, String> = BTreeMap::new();
         let mut wanted = Vec::new();
         for name in hosts {
             let host = inventory.hosts.get(name).ok_or_else(|| LabError::NotAContainer { host: name.clone() })?;
             let Access::Container(container) = &host.access else { continue };
-            let subject = Subject { lab: &inventory.lab.name, host: &host.name, container };
+            let subject = Subject { lab: &inventory.lab.name, host: &host.name, container, apparmor };
             let body = subject.payload()?;
             let image = body.image.clone().unwrap_or_default();
             if !images.contains_key(&image) {

@@ -158,7 +158,7 @@ mod tests {
 
     fn spec(container: &crate::control::inventory::Container, image_id: &str, key: &str) -> Spec {
         let (lab, host) = ("lab".parse().unwrap(), "a".parse().unwrap());
-        let subject = Subject { lab: &lab, host: &host, container };
+        let subject = Subject { lab: &lab, host: &host, container, apparmor: false };
         let keys = AccessKeys::example(key);
         Spec::new(subject, subject.payload().unwrap(), image_id, keys).unwrap()
     }

@@ -15,7 +15,7 @@ use bytes::BytesMut;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    Engine, LabError, Sight, State,
+    Engine, Grants, LabError, Sight, State,
     access::{Account, first_file},
     engine::CHANGE,
     names,
@@ -44,6 +44,8 @@ pub struct UpEvent {
     pub why: String,
     /// How long it took in milliseconds.
     pub millis: u64,
+    /// What the container may do beyond a bare one's rights; none when nothing, or when it was only started.
+    pub grants: Option<Grants>,
 }
 
 /// What [`Engine::up`] did.
@@ -91,16 +93,17 @@ impl Engine {
         if work.is_empty() {
             return Ok(report);
         }
+        self.preflight(&work).await?;
         let subjects: Vec<Subject<'_>> = work.iter().map(|(wanted, _)| wanted.subject).collect();
         self.ensure_surroundings(&inventory.lab.name, &subjects).await?;
         let mut results = stream::iter(&work)
             .map(|(wanted, sight)| async move {
                 let begin = Instant::now();
                 let result = self.bring_up(wanted, sight, keyring).await;
-                (sight, result, u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX))
+                (*wanted, sight, result, u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX))
             })
             .buffer_unordered(AT_ONCE);
-        while let Some((sight, result, millis)) = results.next().await {
+        while let Some((wanted, sight, result, millis)) = results.next().await {
             let host = sight.host.clone();
             match (result, sight.needs()) {
                 (Err(error), _) => report.failed.push((host, error)),
@@ -110,7 +113,8 @@ impl Engine {
                         Action::Modify => report.recreated.push(host.clone()),
                         _ => report.started.push(host.clone()),
                     }
-                    on_event(UpEvent { host, action, why, millis });
+                    let grants = if action == Action::Start { None } else { wanted.grants() };
+                    on_event(UpEvent { host, action, why, millis, grants });
                 }
                 (Ok(()), None) => {}
             }
@@ -283,7 +287,12 @@ fn port_conflict(subject: &Subject<'_>, error: &LabError) -> Option<LabError> {
     ports.into_values().flatten().flatten().find_map(|PortBinding { host_ip, host_port }| {
         let (address, port) = (host_ip.unwrap_or_default(), host_port.filter(|port| !port.is_empty())?);
         let ends = |text: &str| source.message.contains(&format!(":{port}{text}"));
-        (ends(":") || ends(" ")).then(|| LabError::PortInUse { host: subject.host.clone(), address, port })
+        (ends(":") || ends(" ")).then(|| LabError::PortInUse {
+            host: subject.host.clone(),
+            address,
+            port,
+            holder: None,
+        })
     })
 }
 
@@ -297,7 +306,7 @@ mod tests {
         let (lab, host) = ("lab".parse().unwrap(), "a".parse().unwrap());
         let mut container = example::container();
         container.ssh_port = Some(2222);
-        let subject = Subject { lab: &lab, host: &host, container: &container };
+        let subject = Subject { lab: &lab, host: &host, container: &container, apparmor: false };
         let conflict = |message: &str| {
             let source = EngineAnswer { status: 500, message: message.to_owned() };
             port_conflict(&subject, &LabError::Api { action: "start".to_owned(), source })

@@ -33,6 +33,7 @@ pub(super) fn live(event: &RunEvent, kind: RunKind, verbosity: u8) -> Option<(Op
             let text = format!("{} container {done} ({}), {}", marker(*action), clean(why), duration(*millis));
             Some((Some(host), text))
         }
+        RunEvent::Granted { host, what, privileged } => Some((Some(host), granted(what, *privileged))),
         RunEvent::Host { host, phase } => phase_line(phase, chatty).map(|text| (Some(host), text)),
         RunEvent::ComponentStarted { component, hosts } if chatty => {
             Some((None, format!("{component}: begins on {}", plural(hosts.len() as u64, "host", "hosts"))))
@@ -78,6 +79,14 @@ pub(super) fn live(event: &RunEvent, kind: RunKind, verbosity: u8) -> Option<(Op
         }
         _ => None,
     }
+}
+
+/// `granted /dev/fuse, SYS_ADMIN (not privileged)`
+fn granted(what: &[String], privileged: bool) -> String {
+    if privileged {
+        return "granted every device and capability (privileged)".to_owned();
+    }
+    format!("granted {} (not privileged)", clean(&what.join(", ")))
 }
 
 fn leaving_words(done: bool) -> &'static str {

@@ -1,0 +1,1 @@
+"""Stand-in of the agent of storage nodes (alba-asdmanager)."""

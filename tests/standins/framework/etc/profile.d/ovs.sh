@@ -1,0 +1,2 @@
+# Stand-in.
+alias ovs=/usr/bin/ovs
