@@ -251,5 +251,7 @@ fn a_daemon_that_cannot_start_says_why() {
     let maintenance = json!({"log_level": "info", "albamgr_cfg_url": "/absent"});
     assert!(failed(&start("maintenance", &maintenance), 2).contains("/absent"));
     fs_err::remove_file(stage.path("lib/libJerasure.so.2")).unwrap();
-    assert!(failed(&start("maintenance", &maintenance), 127).contains("error while loading shared libraries: libJerasure"));
+    assert!(
+        failed(&start("maintenance", &maintenance), 127).contains("error while loading shared libraries: libJerasure")
+    );
 }
