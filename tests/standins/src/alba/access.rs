@@ -21,7 +21,6 @@ pub(crate) struct Osd {
     pub(crate) node_id: String,
     pub(crate) ips: Vec<String>,
     pub(crate) port: u16,
-    pub(crate) osd_id: Option<u64>,
     pub(crate) claimed: bool,
     /// The OSD itself knows that it is claimed.
     pub(crate) delivered: bool,

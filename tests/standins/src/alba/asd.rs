@@ -99,7 +99,9 @@ impl Asd {
         let key = || lines::text(request, "key");
         match lines::text(request, "op")? {
             "version" => Ok(json!([1, 3, 3, "stand-in"])),
-            "who" => Ok(json!({"long_id": self.long_id, "node_id": self.node_id, "claimed_by": *locked(&self.claimed_by)})),
+            "who" => {
+                Ok(json!({"long_id": self.long_id, "node_id": self.node_id, "claimed_by": *locked(&self.claimed_by)}))
+            }
             "statistics" => {
                 let blobs = locked(&self.blobs);
                 let (used, most) = blobs.usage();

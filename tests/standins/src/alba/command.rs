@@ -8,12 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{
-    access::Manager,
-    arguments::Arguments,
-    asd, delivery, libraries, maintenance, multicast,
-    proxy,
-};
+use super::{access::Manager, arguments::Arguments, asd, delivery, libraries, maintenance, multicast, proxy};
 use crate::{arakoon::Cluster, config_url::ConfigUrl, lines, log};
 
 /// Sub-commands that failed, without `--to-json`.
@@ -176,10 +171,26 @@ fn absolute(path: &str) -> String {
 
 fn manager_command(name: &str, arguments: &Arguments) -> Result<Value> {
     const KNOWN: [&str; 20] = [
-        "get-alba-id", "mgr-get-version", "list-nsm-hosts", "add-nsm-host", "update-abm-client-config",
-        "get-abm-client-config", "nsm-host-statistics", "add-osd", "claim-osd", "list-osds", "list-available-osds",
-        "list-decommissioning-osds", "decommission-osd", "deliver-messages", "get-maintenance-config", "list-namespaces",
-        "create-namespace", "create-preset", "preset-set-default", "list-presets",
+        "get-alba-id",
+        "mgr-get-version",
+        "list-nsm-hosts",
+        "add-nsm-host",
+        "update-abm-client-config",
+        "get-abm-client-config",
+        "nsm-host-statistics",
+        "add-osd",
+        "claim-osd",
+        "list-osds",
+        "list-available-osds",
+        "list-decommissioning-osds",
+        "decommission-osd",
+        "deliver-messages",
+        "get-maintenance-config",
+        "list-namespaces",
+        "create-namespace",
+        "create-preset",
+        "preset-set-default",
+        "list-presets",
     ];
     if !KNOWN.contains(&name) {
         return Err(Failure::Misused(format!("unknown command `{name}'.")));
@@ -202,9 +213,7 @@ fn manager_command(name: &str, arguments: &Arguments) -> Result<Value> {
             let cluster = Cluster::parse(&text).map_err(failed)?;
             call("add_nsm_host", json!({"cluster_config": cluster.to_json()}))
         }
-        "update-abm-client-config" => {
-            call("set_client_config", json!({"config": manager.client.cluster.client_ini()}))
-        }
+        "update-abm-client-config" => call("set_client_config", json!({"config": manager.client.cluster.client_ini()})),
         "get-abm-client-config" => get("client_config"),
         "nsm-host-statistics" => {
             let nsm = manager.nsm(word("NSM_HOST")?).map_err(failed)?;

@@ -208,7 +208,8 @@ pub(crate) fn read_chunk(osds: &[Osd], chunk: &Value) -> Result<Vec<u8>, String>
     for osd in osds {
         let Some(fragment) = fragments.iter().find(|fragment| fragment["osd"] == json!(osd.long_id)) else { continue };
         let data = osd.ask(&json!({"op": "get", "key": fragment["key"]}));
-        let data = data.and_then(|data| STANDARD.decode(data.as_str().unwrap_or("")).map_err(|error| error.to_string()));
+        let data =
+            data.and_then(|data| STANDARD.decode(data.as_str().unwrap_or("")).map_err(|error| error.to_string()));
         match data {
             Ok(data) if json!(data.len()) == chunk["size"] => return Ok(data),
             Ok(_) => log::warning(&format!("osd {}: a fragment is cut short", osd.long_id)),

@@ -216,7 +216,11 @@ fn fragment_cache(value: &Value) -> Result<(), String> {
     };
     if known == "alba" {
         let named = value[1]["albamgr_cfg_url"].is_string() && value[1]["bucket_strategy"].is_array();
-        return if named { Ok(()) } else { Err("fragment_cache: albamgr_cfg_url or bucket_strategy is missing".to_owned()) };
+        return if named {
+            Ok(())
+        } else {
+            Err("fragment_cache: albamgr_cfg_url or bucket_strategy is missing".to_owned())
+        };
     }
     let local: LocalCache =
         serde_json::from_value(value[1].clone()).map_err(|error| format!("fragment_cache: {error}"))?;

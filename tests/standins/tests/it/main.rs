@@ -3,3 +3,4 @@
 mod alba;
 mod arakoon;
 mod stage;
+mod volumedriver;
