@@ -102,11 +102,10 @@ impl Arguments {
                 "--logsink" => found.log_sinks.push(value()?),
                 "--loglevel" => found.log_level = Some(value()?),
                 "--logfilter" => drop(value()?),
-                "--logrotation" | "--disable-logging" => {}
+                "--logrotation" | "--disable-logging" | "-d" | "-s" => {}
                 "--config-help" | "--config-help-markdown" => found.help = true,
                 "--version" => found.version = true,
                 "-f" => found.foreground = true,
-                "-d" | "-s" => {}
                 "-o" => found.fuse_options(&value()?)?,
                 _ if flag.starts_with("-o") => found.fuse_options(&flag[2..])?,
                 _ if flag.starts_with('-') => return Err(format!("fuse: unknown option `{word}'")),

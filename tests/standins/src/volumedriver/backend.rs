@@ -51,7 +51,8 @@ fn alba(config: &Config, backend: &Value) -> Result<(), String> {
     let port = number(&backend["alba_connection_port"]).and_then(|port| u16::try_from(port).ok());
     let port = port.ok_or("alba_connection_port is not a port")?;
     let retries = number(&backend["backend_interface_retries_on_error"]).unwrap_or(5);
-    let mut pause = number(&backend["backend_interface_retry_interval_secs"]).unwrap_or(1) as f64;
+    let pause = number(&backend["backend_interface_retry_interval_secs"]).unwrap_or(1);
+    let mut pause = Duration::from_secs(pause);
     let factor = backend["backend_interface_retry_backoff_multiplier"].as_f64().unwrap_or(2.0);
     let namespace = config.text("file_driver", "fd_namespace")?;
     let request = json!({
@@ -63,11 +64,11 @@ fn alba(config: &Config, backend: &Value) -> Result<(), String> {
             Ok(_) => return Ok(()),
             Err(error) if error.contains("Namespace_already_exists") => return Ok(()),
             Err(error) if attempt == retries => return Err(format!("alba proxy at {host}:{port}: {error}")),
-            Err(error) => log::warning(&format!("alba proxy at {host}:{port}: {error}; again in {pause} s")),
+            Err(error) => log::warning(&format!("alba proxy at {host}:{port}: {error}; again in {pause:?}")),
         }
         // As the real one waits: for a time, not for an event, since nobody tells when a proxy is back.
-        thread::sleep(Duration::from_secs_f64(pause));
-        pause *= factor;
+        thread::sleep(pause);
+        pause = pause.mul_f64(factor);
         attempt += 1;
     }
 }

@@ -5,7 +5,6 @@ use std::{
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Command, ExitCode},
-    sync::Arc,
     time::Duration,
 };
 
@@ -68,14 +67,14 @@ fn transport(name: &str) -> Result<(), String> {
 
 /// Runs `failovercache` with these arguments, without the program's own name.
 #[must_use]
-pub fn main(words: Vec<String>) -> ExitCode {
-    end("failovercache", run(&words))
+pub fn main(words: &[String]) -> ExitCode {
+    end("failovercache", run(words))
 }
 
 /// Runs `failovercachehelper` with these arguments, without the program's own name.
 #[must_use]
-pub fn helper_main(words: Vec<String>) -> ExitCode {
-    end("failovercachehelper", help(&words))
+pub fn helper_main(words: &[String]) -> ExitCode {
+    end("failovercachehelper", help(words))
 }
 
 fn end(program: &str, ended: Result<(), String>) -> ExitCode {
@@ -106,7 +105,7 @@ fn run(words: &[String]) -> Result<(), String> {
         Ok("hello") => lines::answered(Ok(json!("failovercache stand-in"))),
         _ => lines::answered(Err("the stand-in keeps no transactions".to_owned())),
     };
-    lines::serve(listeners, Arc::new(answer));
+    lines::serve(listeners, answer);
     loop {
         match arrived.next(LONG) {
             None | Some(SIGHUP) => {}

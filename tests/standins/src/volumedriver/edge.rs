@@ -18,7 +18,7 @@ pub(crate) fn serve(uri: &str, storage: &Arc<Storage>) -> Result<(), String> {
     let port = port.parse().map_err(|_| format!("{uri} has no port"))?;
     let listeners = lines::listen(&[host.to_owned()], port)?;
     let storage = Arc::clone(storage);
-    lines::serve(listeners, Arc::new(move |request: &Value| lines::answered(answer(&storage, request))));
+    lines::serve(listeners, move |request: &Value| lines::answered(answer(&storage, request)));
     Ok(())
 }
 

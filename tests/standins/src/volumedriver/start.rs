@@ -37,8 +37,8 @@ const LONG: Duration = Duration::from_secs(3600);
 
 /// Runs `volumedriver_fs` with these arguments, without the program's own name.
 #[must_use]
-pub fn main(words: Vec<String>) -> ExitCode {
-    match run(&words) {
+pub fn main(words: &[String]) -> ExitCode {
+    match run(words) {
         Ok(text) => {
             if !text.is_empty() {
                 writeln!(std::io::stdout(), "{text}").ok();
@@ -159,13 +159,13 @@ fn serve(
     mountpoint: &str,
 ) -> Result<(), String> {
     let arrived = Arrived::of(&[SIGTERM, SIGHUP, SIGUSR1])?;
-    let hello = || Arc::new(|_: &Value| lines::answered(Ok(json!("volumedriver stand-in"))));
-    lines::serve(lines::listen(&[node.host.clone()], node.message_port)?, hello());
+    let hello = |_: &Value| lines::answered(Ok(json!("volumedriver stand-in")));
+    lines::serve(lines::listen(std::slice::from_ref(&node.host), node.message_port)?, hello);
     xmlrpc::serve(lines::listen(&[node.xmlrpc_host().to_owned()], node.xmlrpc_port)?, storage);
     for mds in config.list("metadata_server", "mds_nodes") {
         let host = lines::text(mds, "host")?.to_owned();
         let port = super::config::number(&mds["port"]).and_then(|port| u16::try_from(port).ok());
-        lines::serve(lines::listen(&[host], port.ok_or("metadata_server: a node has no port")?)?, hello());
+        lines::serve(lines::listen(&[host], port.ok_or("metadata_server: a node has no port")?)?, hello);
     }
     if config.is_on("filesystem", "fs_enable_network_interface") {
         let configured = config.text("network_interface", "network_uri").unwrap_or(EDGE);

@@ -49,6 +49,7 @@ struct Handles {
 
 type Result<T> = std::result::Result<T, Errno>;
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn failed(error: io::Error) -> Errno {
     errno(&error)
 }
@@ -243,16 +244,16 @@ impl Filesystem for Tree {
     }
 
     fn mknod(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, _rdev: u32, reply: ReplyEntry) {
-        let made = self.make_file(parent, name, mode & !umask);
-        answer!(reply, made, (attributes, _) => reply.entry(&KEEP, &attributes, Generation(0)));
+        let new = self.make_file(parent, name, mode & !umask);
+        answer!(reply, new, (attributes, _) => reply.entry(&KEEP, &attributes, Generation(0)));
     }
 
     fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        let made = self.child(parent, name).and_then(|path| {
+        let new = self.child(parent, name).and_then(|path| {
             std::fs::DirBuilder::new().mode(mode & !umask).create(&path).map_err(failed)?;
             self.entry(path)
         });
-        answer!(reply, made, attributes => reply.entry(&KEEP, &attributes, Generation(0)));
+        answer!(reply, new, attributes => reply.entry(&KEEP, &attributes, Generation(0)));
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
