@@ -71,7 +71,7 @@ impl Volumes {
     /// Registers the node through the Python module, and reads it back.
     fn register(&self) {
         let [message, xmlrpc, dtl, edge, _] = self.ports;
-        self.python(&format!(
+        Self::python(&format!(
             "registry = ClusterRegistry('{CLUSTER}', 'voldrv', [ArakoonNodeConfig('voldrv-n1', '127.0.0.1', {})])\n\
              registry.set_node_configs([ClusterNodeConfig('vp1n1', '127.0.0.1', {message}, {xmlrpc}, {dtl}, 'tcp://127.0.0.1:{edge}')])\n\
              assert registry.get_node_configs()[0].xmlrpc_port == {xmlrpc}\n",
@@ -79,7 +79,7 @@ impl Volumes {
         ));
     }
 
-    fn python(&self, text: &str) -> String {
+    fn python(text: &str) -> String {
         let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("volumedriver/usr/lib/python2.7/dist-packages");
         let text = format!("from volumedriver.storagerouter.storagerouterclient import *\n{text}");
         let mut python = Command::new("python3");
@@ -105,10 +105,15 @@ impl Volumes {
     }
 
     fn mount(&mut self) {
+        let mut command = self.command();
+        self.mount_by(&mut command);
+    }
+
+    fn mount_by(&mut self, command: &mut Command) {
         let mount = self.stage.path("mnt");
         let outside = fs_err::metadata(&mount).unwrap().dev();
         let log = self.stage.path("volumedriver.out");
-        let mut running = Running::start(&mut self.command(), &log);
+        let mut running = Running::start(command, &log);
         until("it is mounted", || {
             assert!(running.child.try_wait().unwrap().is_none(), "{}", running.said());
             fs_err::metadata(&mount).is_ok_and(|metadata| metadata.dev() != outside)
@@ -164,7 +169,7 @@ fn a_block_written_at_one_end_is_read_at_the_other_and_survives_a_restart() {
         "print(StorageRouterClient('{CLUSTER}', [ClusterContact('127.0.0.1', {})]).list_volumes())",
         volumes.ports[1]
     );
-    assert_eq!(volumes.python(&list), "['disk1']");
+    assert_eq!(Volumes::python(&list), "['disk1']");
     for port in [0, 4] {
         assert_eq!(ask(volumes.ports[port], &json!({"op": "hello"}))["ok"], true);
     }
@@ -316,4 +321,40 @@ fn the_helper_starts_the_transaction_log_where_the_registry_says() {
     assert_eq!(dtl.end("TERM"), Some(0));
     assert!(failed(&run(&["--path", "/absent"]), 1).contains("/absent"));
     assert!(failed(&run(&["--transport", "UDP"]), 1).contains("neither TCP nor RSocket"));
+}
+
+#[test]
+fn the_sections_are_read_from_a_directory_of_a_real_etcd() {
+    let mut volumes = Volumes::prepare();
+    volumes.register();
+    let [client, peer] = free_ports();
+    let url = format!("http://127.0.0.1:{client}");
+    let mut etcd = Command::new("etcd");
+    etcd.args(["--enable-v2", "--data-dir", &volumes.stage.text_path("etcd"), "--listen-client-urls", &url]).args([
+        "--advertise-client-urls",
+        &url,
+        "--listen-peer-urls",
+        &format!("http://127.0.0.1:{peer}"),
+    ]);
+    let _etcd = Running::start(&mut etcd, &volumes.stage.path("etcd.out"));
+    let set = |key: &str, value: &Value| {
+        let mut set = Command::new("etcdctl");
+        set.args(["--endpoints", &url, "set", key, &value.to_string()]).env("ETCDCTL_API", "2");
+        set.output().unwrap().status.success()
+    };
+    until("etcd takes values", || set("/ovs/vpools/vp1/leaf", &json!({})));
+    for (section, value) in volumes.config.as_object().unwrap() {
+        assert!(set(&format!("/ovs/vpools/vp1/config/{section}"), value));
+    }
+    let start = |path: &str| {
+        let mut command = volumes.command();
+        let location = format!("etcd://lab:secret@127.0.0.1:{client}/ovs/vpools/vp1/{path}");
+        command.args(["--config", &location]);
+        command
+    };
+    assert!(failed(&start("leaf").output().unwrap(), 1).contains("config subsections"));
+    assert!(failed(&start("absent").output().unwrap(), 1).contains("Key not found"));
+    let mut command = start("config");
+    volumes.mount_by(&mut command);
+    assert_eq!(volumes.unmount(), Some(0));
 }
