@@ -62,7 +62,7 @@ pub(crate) fn start(url: &str, sinks: &[String]) -> Result<(), String> {
         long_id,
     });
     let own = Arc::clone(&asd);
-    lines::serve(listeners, Arc::new(move |request: &Value| lines::answered(own.answer(request))));
+    lines::serve(listeners, move |request: &Value| lines::answered(own.answer(request)));
     let every = settings.multicast.filter(|every| *every > 0.0).map(Duration::from_secs_f64);
     let me = json!({"long_id": asd.long_id, "node_id": asd.node_id, "ips": settings.ips, "port": port});
     loop {

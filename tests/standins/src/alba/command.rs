@@ -47,7 +47,7 @@ type Result<T> = std::result::Result<T, Failure>;
 
 /// Runs `alba` with these arguments, without the program's own name.
 #[must_use]
-pub fn main(words: Vec<String>) -> ExitCode {
+pub fn main(words: &[String]) -> ExitCode {
     if let Err(text) = libraries::check() {
         writeln!(std::io::stderr(), "/usr/bin/alba: {text}").ok();
         return ExitCode::from(NOT_LOADED);
@@ -198,8 +198,14 @@ fn manager_command(name: &str, arguments: &Arguments) -> Result<Value> {
     let from_environment = std::env::var("ALBA_CONFIG").ok();
     let url = arguments.get("config").or(from_environment.as_deref());
     let url = url.ok_or_else(|| misused("required option --config is missing".to_owned()))?;
-    let failed = |text: String| Failure::Failed(About::Manager, text);
-    let manager = Manager::read(url).map_err(failed)?;
+    ask_manager(&Manager::read(url).map_err(failed)?, name, arguments)
+}
+
+fn failed(text: String) -> Failure {
+    Failure::Failed(About::Manager, text)
+}
+
+fn ask_manager(manager: &Manager, name: &str, arguments: &Arguments) -> Result<Value> {
     let get = |op: &str| manager.get(op).map_err(failed);
     let call = |op: &str, members: Value| manager.call(op, members).map_err(failed);
     let long_id = || Ok(json!({"long_id": arguments.required("long-id").map_err(misused)?}));
@@ -219,30 +225,32 @@ fn manager_command(name: &str, arguments: &Arguments) -> Result<Value> {
             let nsm = manager.nsm(word("NSM_HOST")?).map_err(failed)?;
             nsm.call(&json!({"op": "nsm.statistics"})).map_err(|text| Failure::Failed(About::Nsm, text))
         }
-        "add-osd" => add_osd(&manager, arguments),
+        "add-osd" => add_osd(manager, arguments),
         "claim-osd" => call("claim_osd", long_id()?),
         "decommission-osd" => call("decommission_osd", long_id()?),
-        "list-osds" => osds(&manager, |_| true),
-        "list-available-osds" => osds(&manager, |osd| osd["claimed"] == false),
-        "list-decommissioning-osds" => osds(&manager, |osd| osd["decommissioned"] == true),
+        "list-osds" => osds(manager, |_| true),
+        "list-available-osds" => osds(manager, |osd| osd["claimed"] == false),
+        "list-decommissioning-osds" => osds(manager, |osd| osd["decommissioned"] == true),
         "deliver-messages" => {
             log::start("alba", &[], "info").map_err(failed)?;
-            delivery::deliver(&manager).map(|count| json!({"delivered": count})).map_err(failed)
+            delivery::deliver(manager).map(|count| json!({"delivered": count})).map_err(failed)
         }
         "get-maintenance-config" => get("maintenance_config"),
         "list-namespaces" => get("list_namespaces"),
         "create-namespace" => {
             call("create_namespace", json!({"namespace": word("NAMESPACE")?, "preset": arguments.words.get(1)}))
         }
-        "create-preset" => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
-            let preset: Value = serde_json::from_str(&text).map_err(|error| failed(format!("preset: {error}")))?;
-            call("create_preset", json!({"name": word("PRESET")?, "preset": preset}))
-        }
+        "create-preset" => call("create_preset", json!({"name": word("PRESET")?, "preset": preset()?})),
         "preset-set-default" => call("preset_set_default", json!({"name": word("PRESET")?})),
         _ => get("list_presets"),
     }
+}
+
+/// The preset that is on the standard input.
+fn preset() -> Result<Value> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| failed(format!("preset: {error}")))
 }
 
 fn osds(manager: &Manager, wanted: impl Fn(&Value) -> bool) -> Result<Value> {

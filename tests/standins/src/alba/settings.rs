@@ -18,6 +18,7 @@ pub(crate) struct Tls {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "read for its types only; the stand-in does not tune sockets")]
+#[expect(clippy::struct_field_names, reason = "the names of the real members")]
 struct Keepalive {
     enable_tcp_keepalive: Option<bool>,
     tcp_keepalive_time: Option<u32>,
@@ -25,6 +26,7 @@ struct Keepalive {
     tcp_keepalive_probes: Option<u32>,
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "serde wants the type of the member")]
 fn ten() -> Option<f64> {
     Some(10.0)
 }

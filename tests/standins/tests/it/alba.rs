@@ -13,15 +13,15 @@ use crate::{
 };
 
 /// A backend on loopback.
-pub struct Backend {
+pub(crate) struct Backend {
     abm: Cluster,
     nsm: Cluster,
     asds: Vec<Running>,
     asd_ports: Vec<u16>,
-    pub proxy_port: u16,
+    pub(crate) proxy_port: u16,
     daemons: Vec<Running>,
     /// Last: the logs are shown before their directory goes.
-    pub stage: Stage,
+    pub(crate) stage: Stage,
 }
 
 fn alba(stage: &Stage) -> Command {
@@ -102,7 +102,7 @@ impl Backend {
     }
 
     /// A backend that takes objects.
-    pub fn ready(asds: usize) -> Self {
+    pub(crate) fn ready(asds: usize) -> Self {
         let backend = Self::started(asds);
         printed(&backend.manager(&["add-nsm-host", &backend.nsm.config]));
         (0..asds).for_each(|number| backend.add(number));
