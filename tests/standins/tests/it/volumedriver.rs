@@ -299,7 +299,14 @@ fn an_alba_backend_must_answer_and_gets_the_name_space() {
     volumes.config["backend_connection_manager"] = alba(free_ports::<1>()[0]);
     assert!(volumes.refusal().contains("alba proxy at 127.0.0.1"));
     volumes.config["backend_connection_manager"] = alba(backend.proxy_port);
+    // Any listener will do for a broker.
+    let broker = volumes.arakoon_port;
+    volumes.config["event_publisher"] =
+        json!({"events_amqp_uris": [{"amqp_uri": format!("amqp://ovs:secret@127.0.0.1:{broker}")}]});
     volumes.mount();
+    let running = volumes.running.as_ref().unwrap();
+    until("the broker is seen", || running.said().contains(&format!("event publisher: 127.0.0.1:{broker} listens")));
+    assert!(!running.said().contains("secret"));
     let namespaces = ask(backend.proxy_port, &json!({"op": "list_namespaces"}));
     assert_eq!(namespaces["value"][0]["name"], format!("fd-vp1-{CLUSTER}"));
     assert_eq!(volumes.unmount(), Some(0));
