@@ -46,7 +46,7 @@ const SERVE: &str = r#"use strict; use IO::Socket::INET;
 my ($port, $path) = @ARGV;
 open my $file, '<', $path or die; my $text = join '', <$file>;
 my $server = IO::Socket::INET->new(LocalPort => $port, Listen => 5, ReuseAddr => 1) or die $!;
-while (my $client = $server->accept) { print $client "$text $$\n"; close $client }
+while (my $client = $server->accept) { print $client "$text $$\n"; close $client; print STDERR "served\n" }
 "#;
 
 fn inventory(members: &str, other: &str) -> String {
@@ -193,6 +193,10 @@ fn ps_tells_how_components_are(lab: &TestLab) {
     let text = lab.expect(0, &["ps", "LAB"]);
     assert!(text.stdout.contains("cluster (unhealthy)") && text.stdout.contains("etcd (healthy)"), "{text:?}");
     assert!(text.stderr.contains("wait_port"), "it says which probe failed: {text:?}");
+    let logs = lab.expect(0, &["logs", "LAB", "component:cluster,!node-3", "clus*"]);
+    assert!(!logs.stdout.contains("node-3") && logs.stdout.contains("node-1"), "{logs:?}");
+    let none = lab.expect(40, &["logs", "LAB", "node-1", "nothing"]);
+    assert!(format!("{none:?}").contains("no such service here"), "{none:?}");
     assert!(!lab.expect(0, &["ps", "LAB", "--containers"]).stdout.contains("healthy"));
     lab.expect(0, &["deploy", "LAB"]);
     assert_eq!(health(lab, "node-2", "cluster"), serde_json::json!(["healthy", 0]));

@@ -1,5 +1,5 @@
-//! The controller and the agent of storage nodes, with stand-ins of the framework, the agent and arakoon, and with RabbitMQ,
-//! memcached, redis, nginx, gunicorn and etcd as they are. One test, because a lab with all of that takes a while to start.
+//! The controller and the agent of storage nodes, with stand-ins of the framework, the agent and arakoon, and with
+//! `RabbitMQ`, memcached, redis, nginx, gunicorn and etcd as they are. One test, because a lab with all of that takes a while to start.
 
 use std::{
     process::Command,
