@@ -70,9 +70,19 @@ impl Cluster {
     }
 
     pub(crate) fn await_master(&self) -> usize {
-        until("there is a master", || self.ask(&["--nop"]).status.success());
-        let master = printed(&self.ask(&["--who-master"]));
-        self.names.iter().position(|name| *name == master).unwrap()
+        let who = || {
+            let who = self.ask(&["--who-master"]);
+            who.status.success().then(|| String::from_utf8(who.stdout).unwrap().trim().to_owned())
+        };
+        let mut master = None;
+        // The same before and after an answer: right after a change some still name the old one.
+        until("there is a master", || {
+            let before = who();
+            let is_up = before.is_some() && self.ask(&["--nop"]).status.success();
+            master = before.as_ref().and_then(|name| self.names.iter().position(|known| known == name));
+            is_up && before == who()
+        });
+        master.unwrap()
     }
 
     pub(crate) fn kill(&mut self, node: usize) {
