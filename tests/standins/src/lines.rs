@@ -35,10 +35,11 @@ pub(crate) fn listen(ips: &[String], port: u16) -> Result<Vec<TcpListener>, Stri
 }
 
 /// Answers everybody who connects, each in a thread of its own, for as long as the program lives.
-pub(crate) fn serve<H>(listeners: Vec<TcpListener>, handle: Arc<H>)
+pub(crate) fn serve<H>(listeners: Vec<TcpListener>, handle: H)
 where
     H: Fn(&Value) -> Value + Send + Sync + 'static,
 {
+    let handle = Arc::new(handle);
     for listener in listeners {
         let handle = Arc::clone(&handle);
         thread::spawn(move || {

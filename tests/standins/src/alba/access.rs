@@ -21,7 +21,6 @@ pub(crate) struct Osd {
     pub(crate) node_id: String,
     pub(crate) ips: Vec<String>,
     pub(crate) port: u16,
-    pub(crate) osd_id: Option<u64>,
     pub(crate) claimed: bool,
     /// The OSD itself knows that it is claimed.
     pub(crate) delivered: bool,
@@ -99,5 +98,5 @@ pub(crate) fn unique_id() -> Result<String, String> {
     fs_err::File::open("/dev/urandom")
         .and_then(|mut source| source.read_exact(&mut bytes))
         .map_err(|error| error.to_string())?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }

@@ -21,7 +21,13 @@ const VALUED: [(&str, &str); 13] = [
 
 /// Options without a value.
 const PLAIN: [&str; 8] = [
-    "--to-json", "--verbose", "--all-in-one", "--only-rebalance", "--no-rebalance", "--clear", "--allow-overwrite",
+    "--to-json",
+    "--verbose",
+    "--all-in-one",
+    "--only-rebalance",
+    "--no-rebalance",
+    "--clear",
+    "--allow-overwrite",
     "--version",
 ];
 
@@ -91,7 +97,10 @@ mod tests {
     fn options_are_known_or_refused() {
         let parse = |line: &str| Arguments::parse(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
         let found = parse("--config=/a -h ::1 -p 8600 demo --to-json --log-sink console: --log-sink /l").unwrap();
-        assert_eq!((found.get("config"), found.port(1).unwrap(), found.word(0, "NS").unwrap()), (Some("/a"), 8600, "demo"));
+        assert_eq!(
+            (found.get("config"), found.port(1).unwrap(), found.word(0, "NS").unwrap()),
+            (Some("/a"), 8600, "demo")
+        );
         assert_eq!(found.all("log-sink"), ["console:", "/l"]);
         assert!(found.has("to-json") && found.required("long-id").is_err());
         assert!(parse("--loud").is_err() && parse("--config").is_err());

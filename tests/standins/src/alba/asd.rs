@@ -62,7 +62,7 @@ pub(crate) fn start(url: &str, sinks: &[String]) -> Result<(), String> {
         long_id,
     });
     let own = Arc::clone(&asd);
-    lines::serve(listeners, Arc::new(move |request: &Value| lines::answered(own.answer(request))));
+    lines::serve(listeners, move |request: &Value| lines::answered(own.answer(request)));
     let every = settings.multicast.filter(|every| *every > 0.0).map(Duration::from_secs_f64);
     let me = json!({"long_id": asd.long_id, "node_id": asd.node_id, "ips": settings.ips, "port": port});
     loop {
@@ -99,7 +99,9 @@ impl Asd {
         let key = || lines::text(request, "key");
         match lines::text(request, "op")? {
             "version" => Ok(json!([1, 3, 3, "stand-in"])),
-            "who" => Ok(json!({"long_id": self.long_id, "node_id": self.node_id, "claimed_by": *locked(&self.claimed_by)})),
+            "who" => {
+                Ok(json!({"long_id": self.long_id, "node_id": self.node_id, "claimed_by": *locked(&self.claimed_by)}))
+            }
             "statistics" => {
                 let blobs = locked(&self.blobs);
                 let (used, most) = blobs.usage();

@@ -8,12 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{
-    access::Manager,
-    arguments::Arguments,
-    asd, delivery, libraries, maintenance, multicast,
-    proxy,
-};
+use super::{access::Manager, arguments::Arguments, asd, delivery, libraries, maintenance, multicast, proxy};
 use crate::{arakoon::Cluster, config_url::ConfigUrl, lines, log};
 
 /// Sub-commands that failed, without `--to-json`.
@@ -52,7 +47,7 @@ type Result<T> = std::result::Result<T, Failure>;
 
 /// Runs `alba` with these arguments, without the program's own name.
 #[must_use]
-pub fn main(words: Vec<String>) -> ExitCode {
+pub fn main(words: &[String]) -> ExitCode {
     if let Err(text) = libraries::check() {
         writeln!(std::io::stderr(), "/usr/bin/alba: {text}").ok();
         return ExitCode::from(NOT_LOADED);
@@ -176,10 +171,26 @@ fn absolute(path: &str) -> String {
 
 fn manager_command(name: &str, arguments: &Arguments) -> Result<Value> {
     const KNOWN: [&str; 20] = [
-        "get-alba-id", "mgr-get-version", "list-nsm-hosts", "add-nsm-host", "update-abm-client-config",
-        "get-abm-client-config", "nsm-host-statistics", "add-osd", "claim-osd", "list-osds", "list-available-osds",
-        "list-decommissioning-osds", "decommission-osd", "deliver-messages", "get-maintenance-config", "list-namespaces",
-        "create-namespace", "create-preset", "preset-set-default", "list-presets",
+        "get-alba-id",
+        "mgr-get-version",
+        "list-nsm-hosts",
+        "add-nsm-host",
+        "update-abm-client-config",
+        "get-abm-client-config",
+        "nsm-host-statistics",
+        "add-osd",
+        "claim-osd",
+        "list-osds",
+        "list-available-osds",
+        "list-decommissioning-osds",
+        "decommission-osd",
+        "deliver-messages",
+        "get-maintenance-config",
+        "list-namespaces",
+        "create-namespace",
+        "create-preset",
+        "preset-set-default",
+        "list-presets",
     ];
     if !KNOWN.contains(&name) {
         return Err(Failure::Misused(format!("unknown command `{name}'.")));
@@ -187,8 +198,14 @@ fn manager_command(name: &str, arguments: &Arguments) -> Result<Value> {
     let from_environment = std::env::var("ALBA_CONFIG").ok();
     let url = arguments.get("config").or(from_environment.as_deref());
     let url = url.ok_or_else(|| misused("required option --config is missing".to_owned()))?;
-    let failed = |text: String| Failure::Failed(About::Manager, text);
-    let manager = Manager::read(url).map_err(failed)?;
+    ask_manager(&Manager::read(url).map_err(failed)?, name, arguments)
+}
+
+fn failed(text: String) -> Failure {
+    Failure::Failed(About::Manager, text)
+}
+
+fn ask_manager(manager: &Manager, name: &str, arguments: &Arguments) -> Result<Value> {
     let get = |op: &str| manager.get(op).map_err(failed);
     let call = |op: &str, members: Value| manager.call(op, members).map_err(failed);
     let long_id = || Ok(json!({"long_id": arguments.required("long-id").map_err(misused)?}));
@@ -202,38 +219,38 @@ fn manager_command(name: &str, arguments: &Arguments) -> Result<Value> {
             let cluster = Cluster::parse(&text).map_err(failed)?;
             call("add_nsm_host", json!({"cluster_config": cluster.to_json()}))
         }
-        "update-abm-client-config" => {
-            call("set_client_config", json!({"config": manager.client.cluster.client_ini()}))
-        }
+        "update-abm-client-config" => call("set_client_config", json!({"config": manager.client.cluster.client_ini()})),
         "get-abm-client-config" => get("client_config"),
         "nsm-host-statistics" => {
             let nsm = manager.nsm(word("NSM_HOST")?).map_err(failed)?;
             nsm.call(&json!({"op": "nsm.statistics"})).map_err(|text| Failure::Failed(About::Nsm, text))
         }
-        "add-osd" => add_osd(&manager, arguments),
+        "add-osd" => add_osd(manager, arguments),
         "claim-osd" => call("claim_osd", long_id()?),
         "decommission-osd" => call("decommission_osd", long_id()?),
-        "list-osds" => osds(&manager, |_| true),
-        "list-available-osds" => osds(&manager, |osd| osd["claimed"] == false),
-        "list-decommissioning-osds" => osds(&manager, |osd| osd["decommissioned"] == true),
+        "list-osds" => osds(manager, |_| true),
+        "list-available-osds" => osds(manager, |osd| osd["claimed"] == false),
+        "list-decommissioning-osds" => osds(manager, |osd| osd["decommissioned"] == true),
         "deliver-messages" => {
             log::start("alba", &[], "info").map_err(failed)?;
-            delivery::deliver(&manager).map(|count| json!({"delivered": count})).map_err(failed)
+            delivery::deliver(manager).map(|count| json!({"delivered": count})).map_err(failed)
         }
         "get-maintenance-config" => get("maintenance_config"),
         "list-namespaces" => get("list_namespaces"),
         "create-namespace" => {
             call("create_namespace", json!({"namespace": word("NAMESPACE")?, "preset": arguments.words.get(1)}))
         }
-        "create-preset" => {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
-            let preset: Value = serde_json::from_str(&text).map_err(|error| failed(format!("preset: {error}")))?;
-            call("create_preset", json!({"name": word("PRESET")?, "preset": preset}))
-        }
+        "create-preset" => call("create_preset", json!({"name": word("PRESET")?, "preset": preset()?})),
         "preset-set-default" => call("preset_set_default", json!({"name": word("PRESET")?})),
         _ => get("list_presets"),
     }
+}
+
+/// The preset that is on the standard input.
+fn preset() -> Result<Value> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| failed(format!("preset: {error}")))
 }
 
 fn osds(manager: &Manager, wanted: impl Fn(&Value) -> bool) -> Result<Value> {

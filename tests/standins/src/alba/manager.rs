@@ -23,7 +23,8 @@ fn read(store: &Store, kind: &str, name: &str) -> Option<Value> {
 fn list(store: &Store, kind: &str) -> Vec<(String, Value)> {
     let prefix = key(kind, "");
     let below = store.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
-    let read = |(key, text): (&String, &String)| Some((key[prefix.len()..].to_owned(), serde_json::from_str(text).ok()?));
+    let read =
+        |(key, text): (&String, &String)| Some((key[prefix.len()..].to_owned(), serde_json::from_str(text).ok()?));
     below.filter_map(read).collect()
 }
 
@@ -157,7 +158,8 @@ fn create_namespace(store: &Store, request: &Value) -> Outcome {
         return Err(format!("Namespace_already_exists: {name}"));
     }
     let default = read(store, "own", "default_preset").and_then(|name| name.as_str().map(str::to_owned));
-    let preset = request["preset"].as_str().map_or_else(|| default.unwrap_or_else(|| "default".to_owned()), str::to_owned);
+    let preset =
+        request["preset"].as_str().map_or_else(|| default.unwrap_or_else(|| "default".to_owned()), str::to_owned);
     if preset_named(store, &preset).is_none() {
         return Err(format!("Preset_does_not_exist: {preset}"));
     }
@@ -200,7 +202,8 @@ fn presets(store: &Store) -> Value {
     if !all.iter().any(|(name, _)| name == "default") {
         all.insert(0, ("default".to_owned(), Preset::default_value()));
     }
-    let one = |(name, preset): (String, Value)| json!({"name": name, "is_default": json!(name) == default, "preset": preset});
+    let one =
+        |(name, preset): (String, Value)| json!({"name": name, "is_default": json!(name) == default, "preset": preset});
     all.into_iter().map(one).collect()
 }
 

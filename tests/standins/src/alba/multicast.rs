@@ -15,7 +15,8 @@ const LARGEST: usize = 8192;
 
 /// Says who is there. Networks without multicast are common, so a failure is only logged.
 pub(crate) fn announce(asd: &Value) {
-    let sent = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(asd.to_string().as_bytes(), (GROUP, PORT)));
+    let sent =
+        UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.send_to(asd.to_string().as_bytes(), (GROUP, PORT)));
     if let Err(error) = sent {
         log::debug(&format!("multicast: {error}"));
     }

@@ -41,7 +41,6 @@ mod tests {
             node_id: node.to_owned(),
             ips: Vec::new(),
             port: 0,
-            osd_id: None,
             claimed: true,
             delivered: true,
             decommissioned: false,

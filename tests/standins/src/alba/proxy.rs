@@ -53,7 +53,7 @@ pub(crate) fn start(url: &str, sinks: &[String]) -> Result<(), String> {
     let arrived = Arrived::of(&[SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let listeners = lines::listen(&settings.ips, settings.port)?;
     let own = Arc::clone(&proxy);
-    lines::serve(listeners, Arc::new(move |request: &Value| lines::answered(own.answer(request))));
+    lines::serve(listeners, move |request: &Value| lines::answered(own.answer(request)));
     loop {
         match arrived.next(period()) {
             None => proxy.refresh(manager_url),
@@ -182,7 +182,7 @@ fn spread(osds: &[&Osd], policy: Policy, name: &str, data: &[u8]) -> Result<Vec<
     let (k, m, least, most) = policy;
     let data = STANDARD.encode(data);
     let mut placed: Vec<(&Osd, Value)> = Vec::new();
-    let mut last = String::new();
+    let mut failure = String::new();
     for osd in osds {
         if placed.len() == k + m || placed.iter().filter(|(other, _)| other.node_id == osd.node_id).count() == most {
             continue;
@@ -192,12 +192,12 @@ fn spread(osds: &[&Osd], policy: Policy, name: &str, data: &[u8]) -> Result<Vec<
             Ok(_) => placed.push((osd, json!({"osd": osd.long_id, "key": key}))),
             Err(error) => {
                 log::warning(&format!("osd {}: {error}", osd.long_id));
-                last = error;
+                failure = error;
             }
         }
     }
     if placed.len() < least {
-        return Err(format!("Too few OSDs took a fragment: {} of {least}: {last}", placed.len()));
+        return Err(format!("Too few OSDs took a fragment: {} of {least}: {failure}", placed.len()));
     }
     Ok(placed.into_iter().map(|(_, fragment)| fragment).collect())
 }
@@ -208,7 +208,8 @@ pub(crate) fn read_chunk(osds: &[Osd], chunk: &Value) -> Result<Vec<u8>, String>
     for osd in osds {
         let Some(fragment) = fragments.iter().find(|fragment| fragment["osd"] == json!(osd.long_id)) else { continue };
         let data = osd.ask(&json!({"op": "get", "key": fragment["key"]}));
-        let data = data.and_then(|data| STANDARD.decode(data.as_str().unwrap_or("")).map_err(|error| error.to_string()));
+        let data =
+            data.and_then(|data| STANDARD.decode(data.as_str().unwrap_or("")).map_err(|error| error.to_string()));
         match data {
             Ok(data) if json!(data.len()) == chunk["size"] => return Ok(data),
             Ok(_) => log::warning(&format!("osd {}: a fragment is cut short", osd.long_id)),

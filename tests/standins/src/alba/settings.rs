@@ -18,6 +18,7 @@ pub(crate) struct Tls {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "read for its types only; the stand-in does not tune sockets")]
+#[expect(clippy::struct_field_names, reason = "the names of the real members")]
 struct Keepalive {
     enable_tcp_keepalive: Option<bool>,
     tcp_keepalive_time: Option<u32>,
@@ -25,6 +26,7 @@ struct Keepalive {
     tcp_keepalive_probes: Option<u32>,
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "serde wants the type of the member")]
 fn ten() -> Option<f64> {
     Some(10.0)
 }
@@ -216,7 +218,11 @@ fn fragment_cache(value: &Value) -> Result<(), String> {
     };
     if known == "alba" {
         let named = value[1]["albamgr_cfg_url"].is_string() && value[1]["bucket_strategy"].is_array();
-        return if named { Ok(()) } else { Err("fragment_cache: albamgr_cfg_url or bucket_strategy is missing".to_owned()) };
+        return if named {
+            Ok(())
+        } else {
+            Err("fragment_cache: albamgr_cfg_url or bucket_strategy is missing".to_owned())
+        };
     }
     let local: LocalCache =
         serde_json::from_value(value[1].clone()).map_err(|error| format!("fragment_cache: {error}"))?;

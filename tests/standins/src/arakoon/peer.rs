@@ -65,7 +65,7 @@ impl Node {
         let failed = |error: io::Error| error.to_string();
         let verdict = match lines::text(request, "op")? {
             "vote" => self.vote(&serde_json::from_value(message).map_err(bad)?).map_err(failed)?,
-            "append" => self.take(serde_json::from_value(message).map_err(bad)?).map_err(failed)?,
+            "append" => self.take(&serde_json::from_value(message).map_err(bad)?).map_err(failed)?,
             "stand" => {
                 self.stand_now();
                 return Ok(Value::Null);
@@ -109,7 +109,7 @@ impl Node {
         Ok(verdict(&state, current && free))
     }
 
-    fn take(&self, append: Append) -> io::Result<Verdict> {
+    fn take(&self, append: &Append) -> io::Result<Verdict> {
         let mut state = self.lock();
         let verdict = |state: &State, agreed, last| Verdict { term: state.promise.term, agreed, last };
         let end = state.log.len() as u64;

@@ -34,8 +34,8 @@ const WAIT: Duration = Duration::from_secs(5);
 
 /// Runs `arakoon` with these arguments, without the program's own name.
 #[must_use]
-pub fn main(words: Vec<String>) -> ExitCode {
-    match run(&words) {
+pub fn main(words: &[String]) -> ExitCode {
+    match run(words) {
         Ok(text) => {
             if !text.is_empty() {
                 // Nobody is left to be told when the reader has gone.
@@ -141,8 +141,8 @@ fn run_node(config: Config, autofix: bool, catchup_only: bool) -> Result<(), Exi
     let clients = lines::listen(&me.contact.ips, me.contact.port)?;
     let desk = Arc::new(Desk { node: Arc::clone(&node), plugins, turn: Mutex::new(()) });
     let own = Arc::clone(&node);
-    lines::serve(peers, Arc::new(move |request: &Value| own.hear(request)));
-    lines::serve(clients, Arc::new(move |request: &Value| desk.answer(request)));
+    lines::serve(peers, move |request: &Value| own.hear(request));
+    lines::serve(clients, move |request: &Value| desk.answer(request));
     node.join();
     for signal in signals.forever() {
         match signal {

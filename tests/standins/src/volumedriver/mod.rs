@@ -1,13 +1,17 @@
-//! x
-/// x
-pub fn main(_: Vec<String>) -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
-}
-/// x
-pub fn dtl_main(_: Vec<String>) -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
-}
-/// x
-pub fn dtl_helper_main(_: Vec<String>) -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
-}
+//! Stand-in for volumedriver: a FUSE mount over the SCO cache directory, with the ports and checks of the real one.
+
+mod arguments;
+mod backend;
+mod checks;
+mod config;
+mod dtl;
+mod edge;
+mod errno;
+mod registry;
+mod start;
+mod storage;
+mod tree;
+mod xmlrpc;
+
+pub use dtl::{helper_main as dtl_helper_main, main as dtl_main};
+pub use start::main;

@@ -13,15 +13,15 @@ use crate::{
 };
 
 /// A backend on loopback.
-pub struct Backend {
+pub(crate) struct Backend {
     abm: Cluster,
     nsm: Cluster,
     asds: Vec<Running>,
     asd_ports: Vec<u16>,
-    pub proxy_port: u16,
+    pub(crate) proxy_port: u16,
     daemons: Vec<Running>,
     /// Last: the logs are shown before their directory goes.
-    pub stage: Stage,
+    pub(crate) stage: Stage,
 }
 
 fn alba(stage: &Stage) -> Command {
@@ -102,7 +102,7 @@ impl Backend {
     }
 
     /// A backend that takes objects.
-    pub fn ready(asds: usize) -> Self {
+    pub(crate) fn ready(asds: usize) -> Self {
         let backend = Self::started(asds);
         printed(&backend.manager(&["add-nsm-host", &backend.nsm.config]));
         (0..asds).for_each(|number| backend.add(number));
@@ -251,5 +251,7 @@ fn a_daemon_that_cannot_start_says_why() {
     let maintenance = json!({"log_level": "info", "albamgr_cfg_url": "/absent"});
     assert!(failed(&start("maintenance", &maintenance), 2).contains("/absent"));
     fs_err::remove_file(stage.path("lib/libJerasure.so.2")).unwrap();
-    assert!(failed(&start("maintenance", &maintenance), 127).contains("error while loading shared libraries: libJerasure"));
+    assert!(
+        failed(&start("maintenance", &maintenance), 127).contains("error while loading shared libraries: libJerasure")
+    );
 }

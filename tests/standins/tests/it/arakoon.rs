@@ -10,8 +10,8 @@ use std::{
 use crate::stage::{ARAKOON, Running, Stage, failed, free_ports, printed, run, until};
 
 /// A cluster whose nodes are started one by one.
-pub struct Cluster {
-    pub config: String,
+pub(crate) struct Cluster {
+    pub(crate) config: String,
     names: Vec<String>,
     nodes: Vec<Option<Running>>,
 }
@@ -21,7 +21,7 @@ const PLUGIN: &str = "arakoon stand-in 1.9.15\n";
 
 impl Cluster {
     /// Writes the ini of a cluster and makes its directories.
-    pub fn prepare(stage: &Stage, id: &str, ports: &[u16], plugins: &[&str]) -> Self {
+    pub(crate) fn prepare(stage: &Stage, id: &str, ports: &[u16], plugins: &[&str]) -> Self {
         let names: Vec<String> = (1..=ports.len() / 2).map(|number| format!("{id}-n{number}")).collect();
         let mut ini = format!("[global]\ncluster = {}\ncluster_id = {id}\n", names.join(","));
         if !plugins.is_empty() {
@@ -48,7 +48,7 @@ impl Cluster {
         Self { config, names, nodes }
     }
 
-    pub fn start(&mut self, stage: &Stage, node: usize) {
+    pub(crate) fn start(&mut self, stage: &Stage, node: usize) {
         let name = &self.names[node];
         let mut command = Command::new(ARAKOON);
         command.args(["--node", name, "-config", &self.config, "-autofix", "-start"]);
@@ -56,7 +56,7 @@ impl Cluster {
     }
 
     /// A cluster that has a master.
-    pub fn running(stage: &Stage, id: &str, ports: &[u16], plugins: &[&str]) -> Self {
+    pub(crate) fn running(stage: &Stage, id: &str, ports: &[u16], plugins: &[&str]) -> Self {
         let mut cluster = Self::prepare(stage, id, ports, plugins);
         for node in 0..cluster.names.len() {
             cluster.start(stage, node);
@@ -65,25 +65,25 @@ impl Cluster {
         cluster
     }
 
-    pub fn ask(&self, words: &[&str]) -> std::process::Output {
+    pub(crate) fn ask(&self, words: &[&str]) -> std::process::Output {
         run(ARAKOON, &[words, &["-config", &self.config]].concat())
     }
 
-    pub fn await_master(&self) -> usize {
+    pub(crate) fn await_master(&self) -> usize {
         until("there is a master", || self.ask(&["--nop"]).status.success());
         let master = printed(&self.ask(&["--who-master"]));
         self.names.iter().position(|name| *name == master).unwrap()
     }
 
-    pub fn kill(&mut self, node: usize) {
+    pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].take().unwrap().end("KILL");
     }
 
-    pub fn get(&self, key: &str) -> String {
+    pub(crate) fn get(&self, key: &str) -> String {
         printed(&self.ask(&["--get", key]))
     }
 
-    pub fn set(&self, key: &str, value: &str) {
+    pub(crate) fn set(&self, key: &str, value: &str) {
         printed(&self.ask(&["--set", key, value]));
     }
 }

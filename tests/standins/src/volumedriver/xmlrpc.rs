@@ -1,0 +1,64 @@
+//! The management port: XML-RPC over HTTP, as far as `StorageRouterClient.list_volumes` needs it.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    sync::Arc,
+    thread,
+};
+
+use super::storage::Storage;
+
+const LONGEST: u64 = 1 << 20;
+
+/// Serves one connection at a time in a thread each.
+pub(crate) fn serve(listeners: Vec<TcpListener>, storage: &Arc<Storage>) {
+    for listener in listeners {
+        let storage = Arc::clone(storage);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let storage = Arc::clone(&storage);
+                // Who does not speak HTTP gets no answer.
+                thread::spawn(move || answer(&stream, &storage).ok());
+            }
+        });
+    }
+}
+
+fn answer(mut stream: &TcpStream, storage: &Storage) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream).take(LONGEST);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let lower = line.trim().to_ascii_lowercase();
+        if let Some(value) = lower.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+        if lower.is_empty() {
+            break;
+        }
+    }
+    let mut body = String::new();
+    reader.take(length).read_to_string(&mut body)?;
+    let method = body.split_once("<methodName>").and_then(|(_, rest)| rest.split_once("</methodName>"));
+    let body = match method.map(|(name, _)| name) {
+        Some("volumesList") => {
+            let one = |name: String| format!("<value><string>{}</string></value>", escaped(&name));
+            let names: String = storage.volumes().into_iter().map(one).collect();
+            format!("<params><param><value><array><data>{names}</data></array></value></param></params>")
+        }
+        _ => "<fault><value><struct><member><name>faultCode</name><value><int>-1</int></value></member><member>\
+              <name>faultString</name><value><string>unknown method</string></value></member></struct></value></fault>"
+            .to_owned(),
+    };
+    let body = format!("<?xml version=\"1.0\"?><methodResponse>{body}</methodResponse>");
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n", body.len());
+    write!(stream, "{head}Connection: close\r\n\r\n{body}")
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
