@@ -81,7 +81,7 @@ pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Request
             Some("--check") if mode == Mode::Serve => mode = Mode::Check,
             Some("--once") if mode == Mode::Serve => mode = Mode::Once,
             Some("--check" | "--once") => return Err(usage("only one of `--check` and `--once` can be given")),
-            Some("--serve-v2") if serve.is_none() => serve = Some(address(arguments.next())?),
+            Some("--serve-v2") if serve.is_none() => serve = Some(address(arguments.next().as_ref())?),
             Some("--beyond-loopback") => beyond = true,
             Some(option) if option.starts_with('-') => return Err(usage(&format!("unknown option `{option}`"))),
             _ if link.is_some() => return Err(usage("only one link can be given")),
@@ -103,8 +103,8 @@ pub(super) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Request
     }
 }
 
-fn address(text: Option<OsString>) -> Result<SocketAddr, Failure> {
-    let parsed = text.as_ref().and_then(|text| text.to_str()).and_then(|text| text.parse().ok());
+fn address(text: Option<&OsString>) -> Result<SocketAddr, Failure> {
+    let parsed = text.and_then(|text| text.to_str()).and_then(|text| text.parse().ok());
     parsed.ok_or_else(|| usage("`--serve-v2` needs an address and a port: `127.0.0.1:2379`"))
 }
 

@@ -63,11 +63,12 @@ const PROGRAMS: [Room; 3] = [
 const MAPS: [&str; 2] = ["src/lib.rs", "src/control/mod.rs"];
 
 /// Heavy crates, and the rooms that alone may name them.
-const OWNED: [(&str, &[&str]); 9] = [
+const OWNED: [(&str, &[&str]); 10] = [
     ("russh", &["link"]),
     ("starlark", &["recipe"]),
     ("bollard", &["lab"]),
     ("etcd_client", &["config", "launch"]),
+    ("hyper", &["launch"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
     ("notify", &["drive"]),

@@ -15,6 +15,11 @@ use serde_json::{Value, json};
 
 use crate::config::server::{Etcd, LONG, Tls};
 
+mod commands;
+mod etcdctl;
+mod v2;
+mod v2_alike;
+
 const NODE: &str = "/ovs/agent/launch/node-1/agent";
 const PASSWORD: &str = "canary:@/pw";
 
@@ -119,7 +124,11 @@ struct Launch {
 
 impl Launch {
     fn start(link: &str) -> Self {
-        let mut child = launcher().arg(link).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::with(&[link])
+    }
+
+    fn with(arguments: &[&str]) -> Self {
+        let mut child = launcher().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = lines(child.stdout.take().unwrap());
         let stderr = lines(child.stderr.take().unwrap());
         Self { child, stdout, stderr }
@@ -131,13 +140,13 @@ impl Launch {
         assert_eq!(line.as_deref(), Ok(wanted), "launcher said: {:?}", self.stderr.try_iter().collect::<Vec<_>>());
     }
 
-    /// Waits until the launcher says something.
-    fn expect_said(&self, wanted: &str) {
+    /// Waits until the launcher says something; gives that line.
+    fn expect_said(&self, wanted: &str) -> String {
         let deadline = Instant::now() + LONG;
         while let Ok(line) = self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             assert!(!line.contains("canary"), "a secret was said: {line}");
             if line.contains(wanted) {
-                return;
+                return line;
             }
         }
         panic!("`{wanted}` was not said");

@@ -8,6 +8,7 @@
               tell its story at length"
 )]
 
+mod changes;
 mod config;
 mod cp;
 mod demo;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     control::{
-        drive::Mode,
+        drive::{AD_HOC, Mode},
         event::RunKind,
         inventory::{Component, FailurePolicy, ParamValue, RecipeRef},
         recipe::Recipe,
@@ -77,7 +77,7 @@ fn component(
     params: IndexMap<String, ParamValue>,
 ) -> Result<Component, Failure> {
     let name: ComponentName =
-        format!("ad-hoc.{name}").parse().map_err(|error| Failure::new(Exit::BadInput, error, None))?;
+        format!("{AD_HOC}{name}").parse().map_err(|error| Failure::new(Exit::BadInput, error, None))?;
     Ok(Component {
         name,
         recipe,

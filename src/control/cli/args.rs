@@ -58,7 +58,9 @@ pub(super) enum Command {
     Ps(Ps),
     /// Opens a shell on a host, or runs a command there.
     Ssh(Ssh),
-    /// Looks at the configuration in etcd.
+    /// Shows the logs of services on hosts.
+    Logs(Logs),
+    /// Looks at the configuration in etcd, and changes it by hand.
     #[command(subcommand)]
     Config(Config),
     /// Checks and shows inventories.
@@ -357,6 +359,29 @@ pub(super) struct Ssh {
     /// A command instead of a shell; several words are joined by blanks.
     #[arg(last = true)]
     pub(super) command: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Logs {
+    /// The inventory file.
+    pub(super) inventory: PathBuf,
+
+    /// The hosts: names, globs, `@group`, `component:NAME`, `!exclusion`, separated by commas.
+    pub(super) on: String,
+
+    /// The services, or patterns with `*` and `?`; all that recipes defined when not given.
+    pub(super) services: Vec<String>,
+
+    /// So many lines of each.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    pub(super) lines: u32,
+
+    /// Goes on with what comes later until it is interrupted.
+    #[arg(short, long)]
+    pub(super) follow: bool,
+
+    #[command(flatten)]
+    pub(super) options: RunOptions,
 }
 
 #[derive(Debug, Subcommand)]

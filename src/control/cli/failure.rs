@@ -209,6 +209,7 @@ impl From<ConfigError> for Failure {
                 Exit::Unreachable
             }
             ConfigError::LockHeld { .. } => Exit::Refused,
+            ConfigError::BadEdit { .. } | ConfigError::ValueTooLarge { .. } => Exit::BadInput,
             _ => Exit::OpFailed,
         };
         let hint = error.hint();

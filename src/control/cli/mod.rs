@@ -9,6 +9,7 @@ mod failure;
 mod image;
 mod inventory;
 mod lab;
+mod logs;
 mod output;
 mod push;
 mod recipe;
@@ -57,6 +58,7 @@ async fn dispatch(args: Args) -> Result<Exit, Failure> {
         Command::Up(command) => lab::up(command, args.verbose).await,
         Command::Down(command) => lab::down(command, args.verbose).await,
         Command::Ps(command) => lab::ps(command).await,
+        Command::Logs(command) => logs::logs(command, args.verbose).await,
         Command::Ssh(command) => ssh::ssh(command).await,
         Command::Config(command) => config::config(command, args.verbose).await,
         Command::Inventory(command) => inventory::inventory(command),

@@ -119,7 +119,9 @@ impl ConfigError {
     /// One line that says what to do, when there is something.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Unreachable { .. } => "look whether the etcd component's service runs: `ovs-cuisine logs`",
+            Self::Unreachable { .. } => {
+                "look whether the etcd component's service runs: `ovs-cuisine logs INVENTORY component:etcd`"
+            }
             Self::LoginRefused { .. } => {
                 "the password in the lab's key ring is not etcd's; deploy the etcd component again, or set its `password`"
             }

@@ -30,6 +30,9 @@ use crate::{
     wire::Mode,
 };
 
+/// How names of components begin that no inventory has: recipes and commands run by hand.
+pub const AD_HOC: &str = "ad-hoc.";
+
 /// Hosts and the services that they run for a component.
 pub(super) type Leavers = BTreeMap<HostName, BTreeSet<String>>;
 
@@ -216,7 +219,8 @@ impl Crew {
         for handle in self.stores.handles() {
             let store = handle.store(&self.fleet, &self.inventory).await?;
             for (name, keys) in store.components().await? {
-                if self.inventory.components.contains_key(&name) {
+                // What somebody ran by hand was never in the inventory.
+                if self.inventory.components.contains_key(&name) || name.as_str().starts_with(AD_HOC) {
                     continue;
                 }
                 let mut services = Leavers::new();

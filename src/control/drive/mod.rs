@@ -33,6 +33,7 @@ pub use error::{DriveError, HostError};
 pub use events::Events;
 pub use explain::{ExplainError, Explanation, explain};
 pub use fleet::{ENGINE_DEADLINE, Fleet};
+pub use leaving::AD_HOC;
 pub use run::{Request, Scope, run};
 pub use session::{HostSession, PlanEnd};
 pub use store::{StoreHandle, store_of};

@@ -137,8 +137,8 @@ mod tests {
         (serde_json::to_value(body).unwrap(), granted)
     }
 
-    fn granted(what: &[&str], privileged: bool) -> Option<Grants> {
-        Some(Grants { what: what.iter().map(|text| (*text).to_owned()).collect(), privileged })
+    fn granted(what: &[&str], privileged: bool) -> Grants {
+        Grants { what: what.iter().map(|text| (*text).to_owned()).collect(), privileged }
     }
 
     #[test]
@@ -148,11 +148,11 @@ mod tests {
         let device = json!([{"PathOnHost": "/dev/fuse", "PathInContainer": "/dev/fuse", "CgroupPermissions": "rwm"}]);
         assert_eq!((&config["Devices"], &config["CapAdd"]), (&device, &json!(["SYS_ADMIN"])));
         assert!(config.get("Privileged").is_none() && config.get("SecurityOpt").is_none(), "{config}");
-        assert_eq!(grants, granted(&["/dev/fuse", "SYS_ADMIN"], false));
+        assert_eq!(grants, Some(granted(&["/dev/fuse", "SYS_ADMIN"], false)));
 
         let (body, grants) = sent(true, |container| container.fuse = true);
         assert_eq!(body["HostConfig"]["SecurityOpt"], json!(["apparmor=unconfined"]));
-        assert_eq!(grants, granted(&["/dev/fuse", "SYS_ADMIN", "apparmor=unconfined"], false));
+        assert_eq!(grants, Some(granted(&["/dev/fuse", "SYS_ADMIN", "apparmor=unconfined"], false)));
 
         // What the inventory says already is not said twice.
         let (body, _) = sent(true, |container| {
@@ -179,7 +179,7 @@ mod tests {
         let config = &body["HostConfig"];
         assert_eq!(config["Privileged"], true);
         assert!(["Devices", "CapAdd", "SecurityOpt"].iter().all(|key| config.get(*key).is_none()), "{config}");
-        assert_eq!(grants, granted(&[], true));
+        assert_eq!(grants, Some(granted(&[], true)));
     }
 
     #[test]
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(body["StopSignal"], "SIGRTMIN+3");
         assert!(body.get("Env").is_none() && config.get("Privileged").is_none());
         assert_eq!(config["Tmpfs"].as_object().unwrap().keys().count(), 3);
-        assert_eq!(grants, granted(&["SYS_ADMIN until systemd begins"], false));
+        assert_eq!(grants, Some(granted(&["SYS_ADMIN until systemd begins"], false)));
 
         let (body, grants) = sent(false, |container| {
             container.init = Init::Systemd;
@@ -199,6 +199,6 @@ mod tests {
         });
         assert_eq!(body["Env"], json!(["OVS_CUISINE_KEEP=sys_admin"]), "FUSE mounts later, too");
         assert_eq!(body["HostConfig"]["Tmpfs"]["/run"], "size=1m");
-        assert_eq!(grants, granted(&["/dev/fuse", "SYS_ADMIN"], false));
+        assert_eq!(grants, Some(granted(&["/dev/fuse", "SYS_ADMIN"], false)));
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Subject<'i> {
     pub(super) lab: &'i LabName,
     pub(super) host: &'i HostName,
     pub(super) container: &'i Container,
-    /// Whether the engine confines containers with AppArmor, which forbids them to mount anything.
+    /// Whether the engine confines containers with `AppArmor`, which forbids them to mount anything.
     pub(super) apparmor: bool,
 }
 

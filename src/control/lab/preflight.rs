@@ -51,7 +51,7 @@ impl Engine {
         claims.iter().find_map(|(claim, own)| taken(claim, *own, &running, near)).map_or(Ok(()), Err)
     }
 
-    /// Whether the engine confines containers with AppArmor. Asked only when one of these containers mounts anything.
+    /// Whether the engine confines containers with `AppArmor`. Asked only when one of these containers mounts anything.
     pub(super) async fn confines(&self, inventory: &Inventory, hosts: &[HostName]) -> Result<bool, LabError> {
         let mounts = |container: &Container| container.fuse || container.init == Init::Systemd;
         let asks = hosts.iter().filter_map(|name| inventory.hosts.get(name)).any(|host| match &host.access {

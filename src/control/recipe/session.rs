@@ -191,10 +191,9 @@ impl Session {
     pub(super) fn may_record(&self, op: &str) -> Result<(), Fault> {
         match self.phase {
             Phase::Deploy => Ok(()),
-            Phase::Drain if matches!(op, "run" | "wait_port" | "file_remove" | "dir_remove") => Ok(()),
-            Phase::Drain => Err(Fault::evaluation(format!("`{op}` is not for drain(ctx), which sees hosts off"))
-                .hint("use run(), wait_port(), file_remove() or dir_remove()")),
-            Phase::Prepare if op != "launch" => Ok(()),
+            Phase::Prepare | Phase::Drain if op != "launch" => Ok(()),
+            Phase::Drain => Err(Fault::evaluation("`launch` is not for drain(ctx), which sees hosts off")
+                .hint("launch it in deploy(ctx)")),
             Phase::Prepare => {
                 Err(Fault::evaluation("`launch` needs the component's keys, which prepare(ctx) comes before")
                     .hint("launch it in deploy(ctx)"))

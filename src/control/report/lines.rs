@@ -29,9 +29,7 @@ pub(super) fn live(event: &RunEvent, kind: RunKind, verbosity: u8) -> Option<(Op
             Some((None, format!("Deploying {lab}: {components} on {hosts}.")))
         }
         RunEvent::Container { host, action, why, done: true, millis } => {
-            let done = container_word(*action);
-            let text = format!("{} container {done} ({}), {}", marker(*action), clean(why), duration(*millis));
-            Some((Some(host), text))
+            Some((Some(host), container_line(*action, why, *millis)))
         }
         RunEvent::Granted { host, what, privileged } => Some((Some(host), granted(what, *privileged))),
         RunEvent::Host { host, phase } => phase_line(phase, chatty).map(|text| (Some(host), text)),
@@ -87,6 +85,10 @@ fn granted(what: &[String], privileged: bool) -> String {
         return "granted every device and capability (privileged)".to_owned();
     }
     format!("granted {} (not privileged)", clean(&what.join(", ")))
+}
+
+fn container_line(action: Action, why: &str, millis: u64) -> String {
+    format!("{} container {} ({}), {}", marker(action), container_word(action), clean(why), duration(millis))
 }
 
 fn leaving_words(done: bool) -> &'static str {

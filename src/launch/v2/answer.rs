@@ -57,12 +57,21 @@ fn is_zero(value: &i64) -> bool {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Event {
     pub(super) action: &'static str,
-    pub(super) node: Node,
+    /// Without it only in the answer to a request with `noValueOnSuccess`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) node: Option<Node>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) prev_node: Option<Node>,
     /// The store's revision then.
     #[serde(skip)]
     pub(super) index: i64,
+}
+
+impl Event {
+    /// What happened to a node, and the store's revision then.
+    pub(super) fn new(action: &'static str, node: Node, prev_node: Option<Node>, index: i64) -> Self {
+        Self { action, node: Some(node), prev_node, index }
+    }
 }
 
 /// An error of the v2 API.
@@ -201,10 +210,10 @@ pub(super) fn answer(result: Result<Event, Refusal>, no_value: bool) -> Response
     match result {
         Ok(mut event) => {
             let is_new = event.action == "create" || event.action == "set" && event.prev_node.is_none();
-            if no_value && matches!(event.action, "set" | "compareAndSwap" | "create" | "update") {
-                event.node.value = None;
-            }
             let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+            if no_value && matches!(event.action, "set" | "compareAndSwap" | "create" | "update") {
+                (event.node, event.prev_node) = (None, None);
+            }
             with_index(json(status, &event), event.index)
         }
         Err(refusal) => {

@@ -77,7 +77,7 @@ impl Listing {
             branch = branch.branches.entry((*folder).to_owned()).or_default();
             branch.grow_up(leaf.created);
         }
-        if let (Some(last), false) = (parts.last(), is_mark || folders.len() > 0 && !is_recursive) {
+        if let (Some(last), false) = (parts.last(), is_mark || !folders.is_empty() && !is_recursive) {
             branch.leaves.insert((*last).to_owned(), leaf);
         }
     }

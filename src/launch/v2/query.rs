@@ -12,6 +12,7 @@ const DEEPEST: usize = 128;
 
 /// A request about one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the API")]
 pub(super) struct Query {
     /// Begins with `/`, does not end with one unless it is the root.
     pub(super) path: String,
@@ -49,16 +50,16 @@ impl Form {
     }
 
     fn flag(&self, name: &str) -> Result<bool, Refusal> {
-        Ok(self.choice(name)?.unwrap_or(false))
+        Ok(self.choice(name, &format!("\"{name}\""))?.unwrap_or(false))
     }
 
-    /// As Go's `strconv.ParseBool`.
-    fn choice(&self, name: &str) -> Result<Option<bool>, Refusal> {
+    /// As Go's `strconv.ParseBool`. etcd quotes the names of all parameters but one.
+    fn choice(&self, name: &str, shown: &str) -> Result<Option<bool>, Refusal> {
         match self.get(name) {
             None => Ok(None),
             Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
             Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
-            Some(_) => Err(Refusal::new(INVALID_FIELD, format!("invalid value for \"{name}\""), 0)),
+            Some(_) => Err(Refusal::new(INVALID_FIELD, format!("invalid value for {shown}"), 0)),
         }
     }
 }
@@ -78,7 +79,7 @@ impl Query {
             is_dir: form.flag("dir")?,
             is_quorum: form.flag("quorum")?,
             no_value: form.flag("noValueOnSuccess")?,
-            prev_exist: form.choice("prevExist")?,
+            prev_exist: form.choice("prevExist", "prevExist")?,
             prev_value: form.get("prevValue").unwrap_or_default().to_owned(),
             value: form.get("value").unwrap_or_default().to_owned(),
         };

@@ -72,7 +72,7 @@ impl<'a> Store<'a> {
             Place::Missing(_) if query.path == "/" => directory("/", 0),
             place => return Err(absent(place, look.revision)),
         };
-        Ok(Event { action: "get", node, prev_node: None, index: look.revision })
+        Ok(Event::new("get", node, None, look.revision))
     }
 
     /// `PUT`: set, create, update or compare and swap, as the query says.
@@ -193,7 +193,7 @@ impl<'a> Store<'a> {
         let prev_node = before.node(path);
         Ok(revision.map(|revision| {
             let node = Node { value: None, modified_index: revision, ..prev_node.clone() };
-            Event { action, node, prev_node: Some(prev_node), index: revision }
+            Event::new(action, node, Some(prev_node), revision)
         }))
     }
 
@@ -222,7 +222,7 @@ impl<'a> Store<'a> {
         let prev_node = directory(path, created);
         Ok(revision.map(|revision| {
             let node = Node { modified_index: revision, ..prev_node.clone() };
-            Event { action: "delete", node, prev_node: Some(prev_node), index: revision }
+            Event::new("delete", node, Some(prev_node), revision)
         }))
     }
 
@@ -410,7 +410,7 @@ fn made(action: &'static str, query: &Query, path: &str, revision: i64, before: 
     let created = before.map_or(revision, |leaf| leaf.created);
     let leaf = Leaf { value: query.value.as_bytes().to_vec(), created, modified: revision };
     let node = if query.is_dir { directory(path, revision) } else { leaf.node(path) };
-    Event { action, node, prev_node: before.map(|leaf| leaf.node(path)), index: revision }
+    Event::new(action, node, before.map(|leaf| leaf.node(path)), revision)
 }
 
 fn absent(place: Place, revision: i64) -> Refusal {

@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use etcd_client::{Error, EventType, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{Error, EventType, GetOptions, WatchOptions, WatchResponse, WatchStream};
 use tokio::time::{sleep, timeout};
+use tonic::Code;
 
 use super::{
     answer::{Event, INDEX_CLEARED, Node, Refusal, line},
@@ -136,31 +137,27 @@ impl Wait {
         };
         let mut client = session.client();
         let mut stream = client.watch(key, Some(options)).await.map_err(broken)?;
-        let (mut waiting, mut denied, mut revision, mut early) = (1, None, 0, Vec::new());
+        let mut all = 1;
         for (key, options) in ranges {
             stream.watch(key, Some(options)).await.map_err(broken)?;
-            waiting += 1;
+            all += 1;
         }
-        let all = waiting;
-        let mut denials = 0;
-        while waiting > 0 {
+        let (mut created, mut denied, mut revision, mut early) = (0, 0, 0, Vec::new());
+        while created < all || self.from > 0 && self.from <= revision && self.is_cleared(session).await? {
             let Some(message) = stream.message().await.map_err(broken)? else {
                 return Err(Broken::Trouble(Trouble::Away("the member ended the watch".to_owned())));
             };
             revision = message.header().map_or(revision, etcd_client::ResponseHeader::revision);
             if message.canceled() {
                 match cause_of_end(&message) {
-                    Broken::Trouble(Trouble::Denied) => denials += 1,
-                    other => denied = Some(other),
+                    Broken::Trouble(Trouble::Denied) => denied += 1,
+                    other => return Err(other),
                 }
             }
-            waiting -= usize::from(message.created());
+            created += usize::from(message.created());
             early.extend(self.events(&message));
-            if let Some(broken) = denied.take() {
-                return Err(broken);
-            }
         }
-        if denials == all {
+        if denied == all {
             return Err(Broken::Trouble(Trouble::Denied));
         }
         if self.from == 0 {
@@ -169,6 +166,20 @@ impl Wait {
         }
         self.open = Some(Open { session: session.clone(), number, stream, early });
         Ok(revision)
+    }
+
+    /// Whether the history that is asked for is gone. The watch will say so too, but only after it was granted; and
+    /// when the history is there and holds nothing of interest, it says nothing at all.
+    async fn is_cleared(&self, session: &Session) -> Result<bool, Broken> {
+        let options = GetOptions::new().with_revision(self.from).with_limit(1).with_keys_only();
+        let key = if self.is_recursive { below(&self.path) } else { self.path.clone() };
+        match session.client().kv_client().get(key, Some(options)).await {
+            Err(Error::GRpcStatus(status)) if status.code() == Code::OutOfRange => Ok(true),
+            // Not its business: the watch tells whether the login may look.
+            Err(Error::GRpcStatus(status)) if status.code() == Code::PermissionDenied => Ok(false),
+            Err(error) => Err(session.failure("", error).into()),
+            Ok(_) => Ok(false),
+        }
     }
 
     async fn give_up(&mut self) {
@@ -184,7 +195,7 @@ impl Wait {
             !inner.split('/').any(|part| part.starts_with('_'))
         };
         let events = message.events().iter().filter_map(event);
-        events.filter(|event| is_seen(&event.node.key)).collect()
+        events.filter(|event| event.node.as_ref().is_some_and(|node| is_seen(&node.key))).collect()
     }
 }
 
@@ -233,9 +244,9 @@ fn event(event: &etcd_client::Event) -> Option<Event> {
     let before = event.prev_kv().map(|kv| node_of(&Leaf::of(kv)));
     let index = kv.mod_revision();
     if event.event_type() == EventType::Put {
-        return Some(Event { action: "set", node: node_of(&Leaf::of(kv)), prev_node: before, index });
+        return Some(Event::new("set", node_of(&Leaf::of(kv)), before, index));
     }
     let created_index = before.as_ref().map_or(0, |before| before.created_index);
     let node = Node { key: path.to_owned(), dir: is_mark, modified_index: index, created_index, ..Node::default() };
-    Some(Event { action: "delete", node, prev_node: before, index })
+    Some(Event::new("delete", node, before, index))
 }

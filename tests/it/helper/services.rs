@@ -1,12 +1,17 @@
 //! Services under runit.
 
+use std::path::Path;
+
 use ovs_cuisine::{
-    plan::{Action, FailureKind, Op, Outcome, ServiceDefinition, ServiceEnsure, StepId},
+    plan::{
+        Action, FailureKind, MaxDelete, MemoryLock, Op, Outcome, Plan, ServiceDefinition, ServiceEnsure, StepId, Sync,
+    },
+    tree::SourceTree,
     wire::Mode,
 };
 
 use super::{
-    host::{Host, host, plan},
+    host::{Helper, Host, host, plan},
     operations::{converge, file, text, user},
 };
 
@@ -152,4 +157,145 @@ fn a_service_of_a_user_who_would_be_made_would_change() {
     assert_eq!(helper.check(&op).failure().message, "user `not-yet` does not exist");
     let checked = helper.run(Mode::Check, &plan([Op::UserEnsure(user("not-yet")), op]));
     assert_eq!(checked.outcomes(), [Outcome::WouldChange, Outcome::WouldChange]);
+}
+
+/// Takes services away that a test has made.
+fn remove(helper: &mut Helper, names: &[&str]) {
+    for name in names {
+        let mut gone = service(name, None);
+        (gone.running, gone.enabled) = (false, false);
+        helper.apply(&Op::ServiceEnsure(gone));
+    }
+}
+
+#[test]
+fn a_service_waits_for_those_that_it_needs() {
+    let host = host();
+    let mut helper = host.helper();
+    let mut needing = definition("echo I run; exec sleep 6000");
+    needing.binds_to = vec!["needed".into()];
+    let needing = Op::ServiceEnsure(service("needing", Some(needing)));
+    let mut following = definition("echo I follow; exec sleep 6000");
+    following.after = vec!["needed".into(), "never-heard-of".into()];
+    let following = Op::ServiceEnsure(service("following", Some(following)));
+    let failure = helper.apply(&needing).failure();
+    let told = "waits for the service needed, which does not run";
+    assert!(failure.output_tail.iter().any(|line| line.contains(told)), "{failure:?}");
+    // What only goes first need not be there.
+    converge(&host, &mut helper, &following);
+    host.wait_until("grep -q 'I follow' /var/log/following/current");
+    converge(&host, &mut helper, &Op::ServiceEnsure(service("needed", Some(definition("exec sleep 6000")))));
+    host.wait_until("grep -q 'I run' /var/log/needing/current");
+    assert_eq!(helper.apply(&needing).outcome(), Outcome::NoChange);
+    // One that is down is started by the service that needs it.
+    host.shell("sv stop needing needed");
+    host.shell("sv start needing");
+    host.wait_until("sv status needed | grep -q ^run");
+    remove(&mut helper, &["needing", "following", "needed"]);
+}
+
+#[test]
+fn limits_that_the_host_cannot_give_are_refused_before_anything_is_written() {
+    let host = host();
+    let mut helper = host.helper();
+    let hard: u64 = host.shell("ulimit -Hn").trim().parse().unwrap();
+    let locked: u64 = host.shell("ulimit -Hl").trim().parse().unwrap();
+    let with = |nofile, memlock| {
+        let mut wanted = definition("echo limits $(ulimit -n) $(ulimit -l); exec sleep 7000");
+        (wanted.limit_nofile, wanted.limit_memlock) = (Some(nofile), memlock);
+        Op::ServiceEnsure(service("limited", Some(wanted)))
+    };
+    for (op, message, hint) in [
+        (with(hard + 1, None), format!("{hard} at most"), format!("ulimits = {{ nofile = {} }}", hard + 1)),
+        (
+            with(1, Some(MemoryLock::Unlimited)),
+            "unlimited locked memory".to_owned(),
+            "ulimits = { memlock = -1 }".into(),
+        ),
+    ] {
+        for told in [helper.check(&op), helper.apply(&op)] {
+            let failure = told.failure();
+            assert_eq!(failure.kind, FailureKind::BadInput);
+            assert!(failure.message.contains(&message), "{failure:?}");
+            assert!(failure.hint.as_ref().unwrap().contains(&hint), "{failure:?}");
+        }
+    }
+    assert!(host.succeeds("test ! -e /etc/sv/limited -a ! -e /etc/service/limited"), "something was written");
+    converge(&host, &mut helper, &with(hard, Some(MemoryLock::Bytes(locked * 1024))));
+    host.wait_until(&format!("grep -q 'limits {hard} {locked}' /var/log/limited/current"));
+    remove(&mut helper, &["limited"]);
+}
+
+#[test]
+fn a_service_has_its_own_time_to_stop() {
+    let host = host();
+    let mut helper = host.helper();
+    let mut slow = definition("trap 'sleep 12; echo ended well; exit 0' TERM; while :; do sleep 1; done");
+    slow.stop_timeout = Some(60);
+    converge(&host, &mut helper, &Op::ServiceEnsure(service("slow", Some(slow.clone()))));
+    let mut stopped = service("slow", Some(slow));
+    stopped.running = false;
+    helper.apply(&Op::ServiceEnsure(stopped)).outcome();
+    assert!(host.succeeds("grep -q 'ended well' /var/log/slow/current"), "it was killed");
+    remove(&mut helper, &["slow"]);
+}
+
+/// A plan of one component: a tree, and a service that restarts on it.
+fn with_tree(helper: &mut Helper, source: &Path, component: &str, content: &str) -> Plan {
+    let source = source.join(content);
+    fs_err::create_dir_all(&source).unwrap();
+    fs_err::write(source.join("tool"), content).unwrap();
+    let tree = SourceTree::scan(&source, &[], None).unwrap();
+    helper.contents.add_tree(&tree);
+    let sync = Op::Sync(Sync {
+        dest: "/srv/shared".parse().unwrap(),
+        tree: tree.summary().clone(),
+        owner: None,
+        group: None,
+        delete: MaxDelete::Any,
+        ignore: Vec::new(),
+        release: None,
+    });
+    let mut service = service(component, Some(definition("exec sleep 8000")));
+    service.restart_on = vec![StepId(0)];
+    Plan { component: component.parse().unwrap(), ..plan([sync, Op::ServiceEnsure(service)]) }
+}
+
+#[test]
+fn components_that_share_a_tree_both_restart() {
+    let host = host();
+    host.shell("rm -rf /srv/shared /var/lib/ovs-cuisine/started /var/lib/ovs-cuisine/pending");
+    let source = tempfile::tempdir().unwrap();
+    let mut helper = host.helper();
+    let mut run = |component: &str, content: &str, mode| {
+        let plan = with_tree(&mut helper, source.path(), component, content);
+        helper.run(mode, &plan)
+    };
+    for component in ["sharing-a", "sharing-b"] {
+        run(component, "1", Mode::Apply);
+        assert_eq!(run(component, "1", Mode::Apply).outcomes(), [Outcome::NoChange, Outcome::NoChange]);
+    }
+    let (a, b) = (pid(&host, "sharing-a"), pid(&host, "sharing-b"));
+    assert_eq!(run("sharing-a", "2", Mode::Apply).outcomes(), [Outcome::Changed, Outcome::Changed]);
+    assert_ne!(pid(&host, "sharing-a"), a);
+    // The other component finds the tree in place; its service still has to restart, once.
+    let checked = run("sharing-b", "2", Mode::Check);
+    assert_eq!(checked.outcomes(), [Outcome::NoChange, Outcome::WouldChange]);
+    assert!(format!("{:?}", checked.diffs()).contains("`/srv/shared` has changed since its start"), "{checked:?}");
+    assert_eq!(pid(&host, "sharing-b"), b, "a check restarts nothing");
+    let restarted = run("sharing-b", "2", Mode::Apply);
+    assert_eq!(restarted.outcomes(), [Outcome::NoChange, Outcome::Changed]);
+    assert_eq!(restarted.diffs()[0].changes[0].action, Action::Restart);
+    let after = pid(&host, "sharing-b");
+    assert_ne!(after, b);
+    assert_eq!(run("sharing-b", "2", Mode::Apply).outcomes(), [Outcome::NoChange, Outcome::NoChange]);
+    assert_eq!(pid(&host, "sharing-b"), after);
+    // A service of which nobody knows what it was started with is taken as it is.
+    host.shell("rm -rf /var/lib/ovs-cuisine/started");
+    assert_eq!(run("sharing-b", "2", Mode::Apply).outcomes(), [Outcome::NoChange, Outcome::NoChange]);
+    assert_eq!(pid(&host, "sharing-b"), after);
+    // And remembered from then on.
+    run("sharing-a", "3", Mode::Apply);
+    assert_eq!(run("sharing-b", "3", Mode::Apply).outcomes(), [Outcome::NoChange, Outcome::Changed]);
+    remove(&mut helper, &["sharing-a", "sharing-b"]);
 }

@@ -236,6 +236,24 @@ fn the_proxy_replaces_its_copy_of_the_managers_configuration() {
 }
 
 #[test]
+fn proxy_and_maintenance_read_their_configuration_again_on_sigusr1() {
+    let backend = Backend::started(0);
+    for (daemon, config) in backend.daemons.iter().zip(["proxy", "maintenance"]) {
+        let path = backend.stage.path(config);
+        let mut settings: Value = serde_json::from_str(&fs_err::read_to_string(&path).unwrap()).unwrap();
+        settings["log_level"] = json!("debug");
+        fs_err::write(&path, settings.to_string()).unwrap();
+        daemon.signal("USR1");
+        until("it has read it", || daemon.said().contains("read again, log level debug"));
+        // What cannot be read changes nothing.
+        fs_err::write(&path, "{}").unwrap();
+        daemon.signal("USR1");
+        until("it has refused it", || daemon.said().contains("configuration not taken"));
+    }
+    printed(&backend.proxy(&["proxy-get-version"]));
+}
+
+#[test]
 fn a_daemon_that_cannot_start_says_why() {
     let stage = with_libraries();
     let start = |command: &str, config: &Value| {

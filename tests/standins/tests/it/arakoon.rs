@@ -226,6 +226,29 @@ fn a_log_that_was_not_closed_needs_autofix() {
 }
 
 #[test]
+fn sigusr1_opens_the_log_anew_and_a_ping_names_the_node() {
+    let stage = Stage::new();
+    let [client, messaging] = free_ports();
+    let mut cluster = Cluster::prepare(&stage, "ovsdb", &[client, messaging], &[]);
+    let ini = fs_err::read_to_string(&cluster.config).unwrap();
+    fs_err::write(&cluster.config, ini.replace("console:", &stage.text_path("log"))).unwrap();
+    cluster.start(&stage, 0);
+    cluster.await_master();
+    fs_err::rename(stage.path("log"), stage.path("log.1")).unwrap();
+    cluster.nodes[0].as_ref().unwrap().signal("USR1");
+    until("there is a new log", || stage.path("log").exists());
+    cluster.nodes[0].take().unwrap().end("TERM");
+    assert!(fs_err::read_to_string(stage.path("log")).unwrap().contains("stops"));
+    let port = client.to_string();
+    failed(&run(ARAKOON, &["--ping", "ovsdb", "127.0.0.1", &port]), 1);
+    cluster.start(&stage, 0);
+    cluster.await_master();
+    let hello = printed(&run(ARAKOON, &["--ping", "ovsdb", "127.0.0.1", &port]));
+    assert!(hello.contains("stand-in") && hello.contains("ovsdb-n1"), "{hello}");
+    assert!(failed(&run(ARAKOON, &["--ping", "voldrv", "127.0.0.1", &port]), 1).contains("wrong cluster"));
+}
+
+#[test]
 fn a_node_catches_up_without_taking_part() {
     let stage = Stage::new();
     let mut cluster = Cluster::prepare(&stage, "ovsdb", &free_ports::<6>(), &[]);

@@ -31,7 +31,6 @@ REQUIRED_OF_HOST = {
     "ports": {"storagedriver": list, "mds": list, "arakoon": list},
     "setupcompleted": bool,
     "promotecompleted": bool,
-    "versions": {"ovs": int},
 }
 ROLES = ["MASTER", "EXTRA", "UNCONFIGURED"]
 
