@@ -196,7 +196,8 @@ impl Node {
     pub(crate) fn who_master(&self) -> Result<String, String> {
         let state = self.lock();
         let known = match state.role {
-            Role::Master => self.has_majority(&state, LEASE) && state.commit >= state.ready,
+            // Longer than the lease: a hiccup delays answers, but the master stays the same.
+            Role::Master => self.has_majority(&state, PATIENCE) && state.commit >= state.ready,
             Role::Slave => state.heard.elapsed() < PATIENCE,
             Role::Candidate => false,
         };

@@ -215,15 +215,20 @@ fn mount_config(arguments: &Arguments) -> MountConfig {
 /// The real one publishes that it is up; the stand-in only looks whether somebody would listen.
 fn tell(config: &Config, mountpoint: &str) {
     log::info(&format!("UpAndRunning {{ mountpoint: {mountpoint} }}"));
-    for uri in config.list("event_publisher", "events_amqp_uris") {
-        let uri = uri["amqp_uri"].as_str().unwrap_or("");
-        let place = uri.strip_prefix("amqp://").unwrap_or(uri);
-        let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
-        let place = place.split('/').next().unwrap_or("");
-        let address = if place.contains(':') { place.to_owned() } else { format!("{place}:{AMQP_PORT}") };
-        match TcpStream::connect(&address) {
-            Ok(_) => log::info(&format!("event publisher: {address} listens; the stand-in publishes nothing")),
-            Err(error) => log::warning(&format!("event publisher: {address}: {error}")),
-        }
+    let uris = config.list("event_publisher", "events_amqp_uris").iter();
+    let uris: Vec<String> = uris.filter_map(|uri| uri["amqp_uri"].as_str().map(str::to_owned)).collect();
+    // Beside the mount: a broker that does not answer must not keep the kernel waiting.
+    thread::spawn(move || uris.iter().for_each(|uri| look_for_broker(uri)));
+}
+
+fn look_for_broker(uri: &str) {
+    let place = uri.strip_prefix("amqp://").unwrap_or(uri);
+    let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+    let place = place.split('/').next().unwrap_or("");
+    let (host, port) = place.split_once(':').unwrap_or((place, ""));
+    let port = port.parse().unwrap_or(AMQP_PORT);
+    match lines::Line::connect(host, port, WAIT) {
+        Ok(_) => log::info(&format!("event publisher: {host}:{port} listens; the stand-in publishes nothing")),
+        Err(error) => log::warning(&format!("event publisher: {host}:{port}: {error}")),
     }
 }

@@ -70,9 +70,15 @@ impl Cluster {
     }
 
     pub(crate) fn await_master(&self) -> usize {
-        until("there is a master", || self.ask(&["--nop"]).status.success());
-        let master = printed(&self.ask(&["--who-master"]));
-        self.names.iter().position(|name| *name == master).unwrap()
+        let mut master = None;
+        // Both: a master that is just handing over answers neither.
+        until("there is a master", || {
+            let who = self.ask(&["--who-master"]);
+            let name = String::from_utf8_lossy(&who.stdout).trim().to_owned();
+            master = self.names.iter().position(|known| *known == name);
+            who.status.success() && self.ask(&["--nop"]).status.success()
+        });
+        master.unwrap()
     }
 
     pub(crate) fn kill(&mut self, node: usize) {
