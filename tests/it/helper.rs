@@ -10,3 +10,5 @@ mod refusals;
 mod services;
 #[path = "helper/session.rs"]
 mod session;
+#[path = "helper/systemd.rs"]
+mod systemd;

@@ -17,6 +17,7 @@ use crate::config::server::{Etcd, LONG, Tls};
 
 mod commands;
 mod etcdctl;
+mod recipe;
 mod v2;
 mod v2_alike;
 

@@ -10,6 +10,7 @@
 
 mod changes;
 mod config;
+mod controller;
 mod cp;
 mod demo;
 mod deploy;

@@ -149,7 +149,7 @@ impl From<Trouble> for Refusal {
 /// The body of an answer: there already, or written when something happens.
 pub(super) enum Content {
     Now(Option<Bytes>),
-    Later(Pin<Box<dyn Future<Output = Bytes> + Send>>),
+    Later(Pin<Box<dyn Future<Output = Bytes>>>),
 }
 
 impl Body for Content {

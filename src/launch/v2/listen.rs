@@ -33,6 +33,8 @@ use crate::{
 
 /// Connections at once; each one that waits for a change is one. Further ones wait in the kernel's queue.
 const CONNECTIONS: usize = 256;
+/// Requests about keys that are worked on at once, waits left out: each may hold a listing.
+const WORKED_ON: usize = 16;
 /// The largest body: etcd itself takes no larger request (`--max-request-bytes`).
 const LARGEST_BODY: usize = 1536 * 1024;
 /// How long a connection may take to send a request's head, or stay idle between two.
@@ -49,6 +51,7 @@ struct Server {
     gate: Arc<Gate>,
     node: String,
     address: SocketAddr,
+    slots: Semaphore,
 }
 
 /// Serves until a signal asks to end.
@@ -65,7 +68,8 @@ async fn serve_here(address: SocketAddr, etcd: EtcdLink) -> Result<u8, Failure> 
     let address = listener.local_addr().map_err(unbound)?;
     say(format_args!("etcd's v2 API is served at {address} with the login of `{}`", etcd.user()));
     let node = etcd.node().to_owned();
-    let server = Arc::new(Server { gate: Arc::new(Gate::new(etcd, ca)), node, address });
+    let server =
+        Arc::new(Server { gate: Arc::new(Gate::new(etcd, ca)), node, address, slots: Semaphore::new(WORKED_ON) });
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let (stream, permit) = tokio::select! {
@@ -120,14 +124,17 @@ impl Server {
     }
 
     async fn keys(&self, request: Request<Incoming>) -> Response<Content> {
-        let query = match read(request).await {
-            Ok(query) => query,
+        let (method, query) = match read(request).await {
+            Ok(asked) => asked,
             Err(answer) => return *answer,
         };
-        let (method, query) = query;
+        if query.is_wait {
+            return self.wait(&query).await;
+        }
         let store = Store::new(&self.gate);
+        // It is never closed.
+        let _slot = self.slots.acquire().await;
         let result = match method {
-            Method::GET if query.is_wait => return self.wait(&query).await,
             Method::GET | Method::HEAD => store.get(&query).await,
             Method::PUT => store.put(&query).await,
             Method::POST => store.post(&query).await,

@@ -105,7 +105,7 @@ impl<'a> Store<'a> {
             let path = format!("{parent}{:020}", look.revision + 1);
             // Nobody has added anything since: so the order of names is that of the additions.
             let unchanged = Compare::mod_revision(parent, CompareOp::Less, look.revision + 1).with_prefix();
-            let change = Change { guards: vec![unchanged], ops: vec![self.new_key(query, &path)] };
+            let change = Change { guards: vec![unchanged], ops: vec![new_key(query, &path)] };
             if let Some(revision) = self.commit(change).await? {
                 return Ok(made("create", query, &path, revision, None));
             }
@@ -136,7 +136,7 @@ impl<'a> Store<'a> {
             place @ Place::Blocked(_) => return Err(absent(place, look.revision)),
         };
         guards.push(as_seen(path, before.as_ref()));
-        let mut ops = vec![self.new_key(query, path)];
+        let mut ops = vec![new_key(query, path)];
         if query.is_dir && before.is_some() {
             ops.push(TxnOp::delete(path.as_str(), None));
         }
@@ -153,7 +153,7 @@ impl<'a> Store<'a> {
         }
         let mut guards: Vec<Compare> = look.nothing_below.into_iter().collect();
         guards.push(as_seen(path, None));
-        let revision = self.commit(Change { guards, ops: vec![self.new_key(query, path)] }).await?;
+        let revision = self.commit(Change { guards, ops: vec![new_key(query, path)] }).await?;
         Ok(revision.map(|revision| made("create", query, path, revision, None)))
     }
 
@@ -224,12 +224,6 @@ impl<'a> Store<'a> {
             let node = Node { modified_index: revision, ..prev_node.clone() };
             Event::new("delete", node, Some(prev_node), revision)
         }))
-    }
-
-    /// The key that a query makes: with its value, or the mark of an empty directory.
-    #[expect(clippy::unused_self, reason = "reads as one of the store's parts")]
-    fn new_key(&self, query: &Query, path: &str) -> TxnOp {
-        if query.is_dir { TxnOp::put(below(path), "", None) } else { TxnOp::put(path, query.value.as_str(), None) }
     }
 
     /// The revision of a change; none when a guard did not hold.
@@ -362,6 +356,11 @@ impl<'a> Store<'a> {
         let mut answer = self.gate.call(Repeat::Yes, get).await?;
         Ok((answer.header().map_or(0, ResponseHeader::revision), answer.take_kvs()))
     }
+}
+
+/// The key that a query makes: with its value, or the mark of an empty directory.
+fn new_key(query: &Query, path: &str) -> TxnOp {
+    if query.is_dir { TxnOp::put(below(path), "", None) } else { TxnOp::put(path, query.value.as_str(), None) }
 }
 
 /// The path of what lies in a directory: `/` at its end.

@@ -9,7 +9,7 @@ use tonic::Code;
 
 use super::{
     answer::{Event, INDEX_CLEARED, Node, Refusal, line},
-    gate::{Gate, Trouble},
+    gate::{Gate, Repeat, Trouble},
     listing::{Leaf, directory},
     query::Query,
     store::below,
@@ -85,7 +85,7 @@ impl Wait {
                 Some(open) if !open.early.is_empty() => return Some(open.early.remove(0)),
                 Some(open) => match open.stream.message().await {
                     Ok(Some(message)) if !message.canceled() => Ok(message),
-                    Ok(Some(message)) => Err(open.broken(&message)),
+                    Ok(Some(message)) => Err(cause_of_end(&message)),
                     Ok(None) => Err(Broken::Trouble(Trouble::Away(String::new()))),
                     Err(error) => Err(Broken::Trouble(open.session.failure("", error).into())),
                 },
@@ -120,6 +120,29 @@ impl Wait {
     }
 
     async fn set_up(&mut self) -> Result<i64, Broken> {
+        let result = self.try_to_set_up().await;
+        // To a watch, etcd calls a token that has expired a permission that is missing. A reading tells one from the
+        // other, and renews the token.
+        if matches!(result, Err(Broken::Trouble(Trouble::Denied))) && self.may_look().await {
+            return self.try_to_set_up().await;
+        }
+        result
+    }
+
+    async fn may_look(&self) -> bool {
+        for (key, _) in self.ranges(0) {
+            let options = GetOptions::new().with_limit(1).with_keys_only();
+            let options = if key.ends_with('/') { options.with_prefix() } else { options };
+            let get =
+                async |client: etcd_client::Client| client.kv_client().get(key.as_str(), Some(options.clone())).await;
+            if self.gate.call(Repeat::Yes, get).await.is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn try_to_set_up(&mut self) -> Result<i64, Broken> {
         let (number, session) = self.gate.session().await.map_err(Broken::Trouble)?;
         let result = within(CALL, async { Ok::<_, Error>(self.watch(&session, number).await) }).await;
         let result = result.unwrap_or_else(|error| Err(Broken::from(session.failure("", error))));
@@ -210,13 +233,6 @@ enum Broken {
 impl From<Failure> for Broken {
     fn from(failure: Failure) -> Self {
         Self::Trouble(failure.into())
-    }
-}
-
-impl Open {
-    #[expect(clippy::unused_self, reason = "reads as what the watch broke of")]
-    fn broken(&self, message: &WatchResponse) -> Broken {
-        cause_of_end(message)
     }
 }
 

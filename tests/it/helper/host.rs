@@ -50,38 +50,48 @@ pub(crate) fn host() -> Host {
     static ALONE: Mutex<()> = Mutex::new(());
     static NAME: OnceLock<String> = OnceLock::new();
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    Host { name: NAME.get_or_init(start), _alone: alone }
+    let make = || {
+        // What boots makes files of its own; a test that compares listings must not meet it.
+        let up = "set -e; for service in /etc/service/*/; do sv check $service; done";
+        let (name, since) = start("helper", &["--tmpfs", "/small:size=1m", "ovs-cuisine/ssh:latest"], up);
+        settle(&name, since);
+        name
+    };
+    Host { name: NAME.get_or_init(make), _alone: alone }
 }
 
-fn start() -> String {
-    let name = format!("ovs-cuisine-it-helper-{}", std::process::id());
+/// The same with systemd as process 1, which needs what `init = "systemd"` gives to a container.
+pub(crate) fn systemd_host() -> Host {
+    static ALONE: Mutex<()> = Mutex::new(());
+    static NAME: OnceLock<String> = OnceLock::new();
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let options = [
+        "--cap-add=SYS_ADMIN",
+        "--cgroupns=private",
+        "--tmpfs=/run:rw,nosuid,nodev,exec,mode=755",
+        "--tmpfs=/run/lock:rw,nosuid,nodev,noexec,mode=1777",
+        "ovs-cuisine/ssh:systemd",
+    ];
+    let make = || start("systemd", &options, "systemctl is-active --quiet multi-user.target").0;
+    Host { name: NAME.get_or_init(make), _alone: alone }
+}
+
+/// A container with the helper in it, once the command succeeds. Gives its name, and when it was made.
+fn start(kind: &str, options: &[&str], up: &str) -> (String, Instant) {
+    let name = format!("ovs-cuisine-it-{kind}-{}", std::process::id());
     remove_when_this_process_ends(&name);
-    let small = "/small:size=1m";
-    docker(&[
-        "run",
-        "--detach",
-        "--name",
-        &name,
-        "--label",
-        "ovs-cuisine-it=helper",
-        "--tmpfs",
-        small,
-        "ovs-cuisine/ssh:latest",
-    ]);
+    docker(&[&["run", "--detach", "--name", &name, "--label", "ovs-cuisine-it=helper"], options].concat());
     let packed = fs_err::read(env!("OVS_CUISINE_EMBEDDED_HELPER_ZST")).unwrap();
     let mut program = tempfile::NamedTempFile::new().unwrap();
     zstd::stream::copy_decode(packed.as_slice(), &mut program).unwrap();
     program.flush().unwrap();
     docker(&["cp", program.path().to_str().unwrap(), &format!("{name}:{PROGRAM}")]);
     docker(&["exec", &name, "chmod", "0755", PROGRAM]);
-    // What boots makes files of its own; a test that compares listings must not meet it.
-    let up = "set -e; for service in /etc/service/*/; do sv check $service; done";
     let since = Instant::now();
     while !docker_output(&["exec", &name, "sh", "-c", up]).status.success() {
         assert!(since.elapsed() < DEADLINE, "the container does not come up");
     }
-    settle(&name, since);
-    name
+    (name, since)
 }
 
 /// Waits until the machine has been quiet for a second: the engine and the services write until a moment after the

@@ -15,7 +15,7 @@ use super::{
     operations::{converge, file, text, user},
 };
 
-fn definition(script: &str) -> ServiceDefinition {
+pub(super) fn definition(script: &str) -> ServiceDefinition {
     ServiceDefinition {
         argv: vec!["/bin/sh".into(), "-c".into(), script.into()],
         description: "A test".into(),
@@ -23,7 +23,7 @@ fn definition(script: &str) -> ServiceDefinition {
     }
 }
 
-fn service(name: &str, definition: Option<ServiceDefinition>) -> ServiceEnsure {
+pub(super) fn service(name: &str, definition: Option<ServiceDefinition>) -> ServiceEnsure {
     ServiceEnsure { name: name.into(), definition, running: true, enabled: true, restart_on: Vec::new() }
 }
 

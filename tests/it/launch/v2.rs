@@ -178,7 +178,11 @@ async fn it_goes_on_when_etcd_comes_back_and_when_tokens_expire() {
     }
     // Tokens expire; there is nothing to await but the time.
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    let late = Asked::begin(fw.port, "GET", "/v2/keys/ovs/fw?wait=true&recursive=true", "");
+    assert_eq!(late.answer.status, 200);
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
     assert_eq!(fw.ask("PUT", "/v2/keys/ovs/fw/a", "value=2").status, 200);
+    assert_eq!(late.end().json()["node"]["value"], "2");
     let event = waiting.end().json();
     assert_eq!(
         (&event["action"], &event["node"]["value"], &event["prevNode"]["value"]),

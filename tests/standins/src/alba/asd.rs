@@ -40,6 +40,8 @@ struct Asd {
 pub(crate) fn start(url: &str, sinks: &[String]) -> Result<(), String> {
     let settings = AsdSettings::read(url)?;
     log::start("alba asd", sinks, &settings.log_level)?;
+    // Before it says that it is there: an early SIGUSR1 must not end it.
+    let arrived = Arrived::of(&[SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     log::info("starts; this is a stand-in, not alba");
     let home = &settings.home;
     if !limits::is_writable_directory(home) {
@@ -52,7 +54,6 @@ pub(crate) fn start(url: &str, sinks: &[String]) -> Result<(), String> {
     }
     let long_id = long_id(home, settings.asd_id.as_deref())?;
     let port = settings.port.ok_or("the stand-in speaks no TLS")?;
-    let arrived = Arrived::of(&[SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let listeners = lines::listen(&settings.ips, port)?;
     let asd = Arc::new(Asd {
         blobs: Mutex::new(Blobs::open(&settings)?),

@@ -35,10 +35,11 @@ const ROUND: Duration = Duration::from_secs(1);
 pub(crate) fn start(url: &str, sinks: &[String]) -> Result<(), String> {
     let mut settings = MaintenanceSettings::read(url)?;
     log::start("alba maintenance", sinks, &settings.log_level)?;
+    // Before it says that it is there: an early SIGUSR1 must not end it.
+    let arrived = Arrived::of(&[SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     log::info("starts; this is a stand-in, not alba");
     limits::warn_of_few_files(FILES);
     let manager = Arc::new(Mutex::new(Manager::read(&settings.albamgr_cfg_url)?));
-    let arrived = Arrived::of(&[SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     if let Some(socket) = multicast::listen() {
         let manager = Arc::clone(&manager);
         thread::spawn(move || discover(&socket, &manager));

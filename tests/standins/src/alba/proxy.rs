@@ -40,6 +40,8 @@ struct Proxy {
 pub(crate) fn start(url: &str, sinks: &[String]) -> Result<(), String> {
     let settings = ProxySettings::read(url)?;
     log::start("alba proxy", sinks, &settings.log_level)?;
+    // Before it says that it is there: an early SIGUSR1 must not end it.
+    let arrived = Arrived::of(&[SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     log::info("starts; this is a stand-in, not alba");
     limits::warn_of_few_files(FILES);
     limits::warn_of_locked_memory();
@@ -50,7 +52,6 @@ pub(crate) fn start(url: &str, sinks: &[String]) -> Result<(), String> {
         uploads: AtomicUsize::new(0),
         downloads: AtomicUsize::new(0),
     });
-    let arrived = Arrived::of(&[SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let listeners = lines::listen(&settings.ips, settings.port)?;
     let own = Arc::clone(&proxy);
     lines::serve(listeners, move |request: &Value| lines::answered(own.answer(request)));

@@ -117,6 +117,7 @@ fn ask(client: &Client, action: Action) -> Result<String, String> {
 fn run_node(config: Config, autofix: bool, catchup_only: bool) -> Result<(), Exit> {
     let me = config.me().clone();
     log::start("arakoon", &me.log_sinks, &me.log_level)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(|error| error.to_string())?;
     log::info(&format!("{} starts; this is a stand-in, not arakoon", me.contact.name));
     for (path, code, what) in [
         (&me.home, exit::HOME_DIRECTORY, "home"),
@@ -131,7 +132,6 @@ fn run_node(config: Config, autofix: bool, catchup_only: bool) -> Result<(), Exi
     limits::warn_of_few_files(FILES);
     fs_err::OpenOptions::new().create(true).append(true).open(&me.crash_log).map_err(|error| error.to_string())?;
     let plugins = plugin::load(&me.home, &config.plugins)?;
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(|error| error.to_string())?;
     let node = Arc::new(Node::open(config, autofix)?);
     if catchup_only {
         catch_up(&node)?;

@@ -90,6 +90,7 @@ fn end(program: &str, ended: Result<(), String>) -> ExitCode {
 fn run(words: &[String]) -> Result<(), String> {
     let arguments = Arguments::parse(words, false)?;
     log::start("failovercache", &arguments.log_sinks, "info")?;
+    let arrived = Arrived::of(&[SIGTERM, SIGINT, SIGHUP])?;
     log::info("starts; this is a stand-in, not failovercache");
     match &arguments.path {
         Some(path) if !limits::is_writable_directory(Path::new(path)) => {
@@ -98,7 +99,6 @@ fn run(words: &[String]) -> Result<(), String> {
         Some(_) => {}
         None => log::info("no path: in memory"),
     }
-    let arrived = Arrived::of(&[SIGTERM, SIGINT, SIGHUP])?;
     let ips: Vec<String> = arguments.address.into_iter().collect();
     let listeners = lines::listen(&ips, arguments.port.unwrap_or(PORT))?;
     let answer = |request: &Value| match lines::text(request, "op") {

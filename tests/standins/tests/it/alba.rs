@@ -61,6 +61,7 @@ impl Backend {
             backend.daemons.push(Running::start(&mut daemon, &stage.path(&format!("{command}.out"))));
         }
         until("the proxy listens", || TcpStream::connect(("127.0.0.1", proxy_port)).is_ok());
+        until("maintenance has started", || backend.daemons[1].said().contains("starts"));
         backend
     }
 

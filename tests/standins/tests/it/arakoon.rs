@@ -70,13 +70,17 @@ impl Cluster {
     }
 
     pub(crate) fn await_master(&self) -> usize {
-        let mut master = None;
-        // Both: a master that is just handing over answers neither.
-        until("there is a master", || {
+        let who = || {
             let who = self.ask(&["--who-master"]);
-            let name = String::from_utf8_lossy(&who.stdout).trim().to_owned();
-            master = self.names.iter().position(|known| *known == name);
-            who.status.success() && self.ask(&["--nop"]).status.success()
+            who.status.success().then(|| String::from_utf8(who.stdout).unwrap().trim().to_owned())
+        };
+        let mut master = None;
+        // The same before and after an answer: right after a change some still name the old one.
+        until("there is a master", || {
+            let before = who();
+            let is_up = before.is_some() && self.ask(&["--nop"]).status.success();
+            master = before.as_ref().and_then(|name| self.names.iter().position(|known| known == name));
+            is_up && before == who()
         });
         master.unwrap()
     }
