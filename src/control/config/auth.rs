@@ -150,6 +150,7 @@ impl Store {
         if mode == LoginMode::Apply {
             self.require_auth()?;
         }
+        let _turn = self.granting.lock().await;
         let mut details = Vec::new();
         self.ensure_role(user, grants, mode, &mut details).await?;
         let roles = self.roles_of(user).await?;

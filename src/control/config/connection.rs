@@ -21,6 +21,8 @@ const CONNECT: (Duration, Duration) = (Duration::from_secs(8), Duration::from_se
 const CALL: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(3));
 /// All attempts of one call together: a member that restarts is back within it.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Logins within one call. Each takes etcd 50 ms and more.
+const MOST_LOGINS: u32 = 30;
 /// First and longest pause between attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// etcd's servers refuse pings that come more often than every 5 s.
@@ -145,8 +147,8 @@ impl Connection {
                     sleep(pause).await;
                     pause = (pause * 2).min(PAUSES.1);
                 }
-                // Once: a token that is stale right after a login will not get better by another one.
-                Meaning::StaleToken if logins == 0 => {
+                // Every login or role that anybody makes meanwhile ends all tokens, so the next one may be stale, too.
+                Meaning::StaleToken if logins < MOST_LOGINS && Instant::now() < deadline => {
                     logins += 1;
                     self.forget(false).await;
                 }

@@ -22,6 +22,8 @@ pub struct Store {
     pub(super) lab: LabName,
     /// One write at a time from this process.
     pub(super) writing: tokio::sync::Mutex<()>,
+    /// Logins are made one after another: each step ends the tokens of all.
+    pub(super) granting: tokio::sync::Mutex<()>,
     auth: AtomicBool,
 }
 
@@ -58,7 +60,13 @@ impl Store {
         if !auth {
             connection.use_login(false).await;
         }
-        Ok(Self { connection, lab: lab.clone(), writing: tokio::sync::Mutex::default(), auth: AtomicBool::new(auth) })
+        Ok(Self {
+            connection,
+            lab: lab.clone(),
+            writing: tokio::sync::Mutex::default(),
+            granting: tokio::sync::Mutex::default(),
+            auth: AtomicBool::new(auth),
+        })
     }
 
     /// Whether etcd's authentication is on, as far as we have seen.

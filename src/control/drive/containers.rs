@@ -1,6 +1,8 @@
 //! The containers of a lab: started when missing, compared in plan, removed by `down`.
 
 use std::{
+    collections::BTreeMap,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -145,6 +147,19 @@ pub async fn down(fleet: &Fleet, inventory: &Inventory, down: &Down, events: &Ev
     };
     engine.down(&inventory.lab.name, down.hosts.as_deref(), down.volumes, on_event).await?;
     Ok(removed.into_inner())
+}
+
+/// The numeric addresses of a lab's containers; those that do not run have none.
+pub(super) async fn addresses(
+    fleet: &Arc<Fleet>,
+    inventory: &Inventory,
+) -> Result<BTreeMap<HostName, IpAddr>, DriveError> {
+    // An engine that nothing is asked of need not answer.
+    if !inventory.hosts.values().any(|host| matches!(host.access, Access::Container(_))) {
+        return Ok(BTreeMap::new());
+    }
+    let numeric = |container: ContainerStatus| Some((container.host, container.address?.parse().ok()?));
+    Ok(fleet.engine().await?.ps(inventory).await?.into_iter().filter_map(numeric).collect())
 }
 
 /// The containers of a lab as the engine sees them.

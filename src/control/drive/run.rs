@@ -2,9 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -39,6 +40,9 @@ use crate::{
     plan::{ComponentName, HostName, Plan},
     wire::Mode,
 };
+
+/// What is known of addresses before anything runs.
+pub(super) static NO_IPS: BTreeMap<HostName, IpAddr> = BTreeMap::new();
 
 /// What a run is to do.
 pub struct Request {
@@ -134,6 +138,8 @@ pub(super) struct Crew {
     /// Parameters of all components, as recipes see them.
     params: BTreeMap<ComponentName, Params>,
     addresses: BTreeMap<HostName, String>,
+    /// The same as numbers; looked up when the containers run.
+    ips: OnceLock<BTreeMap<HostName, IpAddr>>,
     absent: Mutex<HashMap<HostName, String>>,
     benched: Mutex<HashSet<HostName>>,
 }
@@ -185,6 +191,7 @@ impl Crew {
                 component: &component,
                 params: &own,
                 addresses: &addresses,
+                ips: &NO_IPS,
                 components: &params,
                 keyspace: &Keyspace::default(),
                 leaving: &[],
@@ -223,6 +230,7 @@ impl Crew {
             bound,
             params,
             addresses,
+            ips: OnceLock::new(),
             absent: Mutex::default(),
             benched: Mutex::default(),
         })
@@ -248,9 +256,11 @@ impl Crew {
 
     async fn run(self: &Arc<Self>, components: &[Arc<Component>], hosts: &[HostName]) -> Result<(), DriveError> {
         if let Scope::Push { watch, .. } = self.scope {
+            self.look_up_addresses().await;
             return self.push(components, watch).await;
         }
         if self.scope == Scope::Health {
+            self.look_up_addresses().await;
             self.probe_all(components, hosts).await;
             return Ok(());
         }
@@ -272,6 +282,7 @@ impl Crew {
         let present = hosts.iter().filter(|host| self.absent(host).is_none() && !self.is_benched(host));
         join_all(present.map(|host| self.reach(host))).await;
         self.clean_up(&containers).await?;
+        self.look_up_addresses().await;
         self.preflight(components).await?;
         let prepared = self.prepare_hosts(components);
         let ended = run_graph(components, &self.cancel, |component| run_component(Arc::clone(self), component));
@@ -296,6 +307,25 @@ impl Crew {
     async fn probe_all(self: &Arc<Self>, components: &[Arc<Component>], hosts: &[HostName]) {
         join_all(hosts.iter().map(|host| self.reach(host))).await;
         join_all(components.iter().map(|component| look_at(Arc::clone(self), Arc::clone(component)))).await;
+    }
+
+    /// Finds the numeric addresses of hosts. One that has none is told nowhere: a recipe that needs it says so.
+    async fn look_up_addresses(&self) {
+        let mut found = BTreeMap::new();
+        for host in self.inventory.hosts.values() {
+            if let Access::Ssh(access) = &host.access
+                && let Ok(mut all) = tokio::net::lookup_host((access.address.as_str(), access.port)).await
+                && let Some(first) = all.next()
+            {
+                found.insert(host.name.clone(), first.ip());
+            }
+        }
+        match containers::addresses(&self.fleet, &self.inventory).await {
+            Ok(containers) => found.extend(containers),
+            Err(error) => tracing::debug!("addresses of containers: {}", super::error::chain(&error)),
+        }
+        // Once for a run: keys must not change while it goes on.
+        let _ = self.ips.set(found);
     }
 
     pub(super) async fn reach(&self, host: &HostName) {
@@ -473,6 +503,7 @@ impl Crew {
             component,
             params: &bound.params,
             addresses: &self.addresses,
+            ips: self.ips.get().unwrap_or(&NO_IPS),
             components: &self.params,
             keyspace: &bound.keyspace,
             leaving: &[],

@@ -13,7 +13,7 @@ use super::{
     DriveError, Fleet,
     component::Evaluated,
     error::{chain, problem},
-    run::{Bound, Crew, addresses},
+    run::{Bound, Crew, NO_IPS, addresses},
 };
 use crate::{
     control::{
@@ -116,6 +116,7 @@ impl Stores {
                 component,
                 params: &bound.params,
                 addresses,
+                ips: &NO_IPS,
                 components: &BTreeMap::new(),
                 keyspace: &bound.keyspace,
                 leaving: &[],

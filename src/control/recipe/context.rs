@@ -141,10 +141,12 @@ impl<'v> Maker<'_, 'v> {
     fn host(&self, name: &HostName, facts: Option<Value<'v>>) -> Result<Value<'v>, RecipeError> {
         let host = self.host_of(name)?;
         let address = self.scene.addresses.get(name);
+        let ip = self.scene.ips.get(name);
         let groups = host.groups.iter().map(AsRef::<str>::as_ref);
         let mut fields = vec![
             ("name", self.heap.alloc(name.as_str())),
             ("address", address.map_or_else(Value::new_none, |address| self.heap.alloc(address.as_str()))),
+            ("ip", ip.map_or_else(Value::new_none, |ip| self.heap.alloc(ip.to_string()))),
             ("vars", self.vars(&host.vars)?),
             ("groups", self.heap.alloc(AllocList(groups))),
         ];

@@ -1,6 +1,6 @@
 //! What an evaluation is given, what it may ask of the outside, and what it gives back.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, net::IpAddr, path::Path};
 
 use super::Params;
 use crate::{
@@ -62,6 +62,8 @@ pub struct Scene<'a> {
     pub params: &'a Params,
     /// Where hosts find each other: `ctx.host.address`. A host that is not listed has the address `None`.
     pub addresses: &'a BTreeMap<HostName, String>,
+    /// The same as numbers: `ctx.host.ip`, for programs that look up no names. A host that is not listed has None.
+    pub ips: &'a BTreeMap<HostName, IpAddr>,
     /// Parameters of the lab's components, bound: `ctx.component_params`. One that is not listed has none to show.
     pub components: &'a BTreeMap<ComponentName, Params>,
     /// What the component has in etcd, with the lab's prefix: [`super::Recipe::keyspace`]. Empty while it is being asked

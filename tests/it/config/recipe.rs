@@ -82,6 +82,7 @@ impl Kitchen {
             component,
             params: &bound,
             addresses: &addresses,
+            ips: &BTreeMap::new(),
             components: &BTreeMap::new(),
             keyspace: &keyspace,
             leaving: &[],

@@ -108,6 +108,7 @@ impl Stage {
             component,
             params: &params,
             addresses: &addresses,
+            ips: &[(host("node-1"), "10.0.0.1".parse().unwrap())].into(),
             components: &components,
             keyspace: &Keyspace::default(),
             leaving: &[],

@@ -140,10 +140,24 @@ impl Node {
                     false
                 }
             };
-            let state = self.lock();
-            if !more && state.progress[other].next > state.log.len() as u64 || line.is_none() {
-                drop(self.wait(state, BEAT));
+            if !more {
+                self.rest(other, line.is_some());
             }
+        }
+    }
+
+    /// Waits for the next beat, or for something that the other node has not heard. Every answer of any node wakes all, so
+    /// waking up is no reason to speak.
+    fn rest(&self, other: usize, connected: bool) {
+        let until = Instant::now() + BEAT;
+        let mut state = self.lock();
+        loop {
+            let news = connected && state.role == Role::Master && state.progress[other].next <= state.log.len() as u64;
+            let left = until.saturating_duration_since(Instant::now());
+            if news || left.is_zero() {
+                return;
+            }
+            state = self.wait(state, left);
         }
     }
 
