@@ -20,6 +20,7 @@ mod inventory;
 mod lab;
 mod launch;
 mod link;
+mod ovs;
 mod push;
 mod recipe;
 mod report;

@@ -1,0 +1,5 @@
+//! The recipes of Open vStorage: what they write, run and refuse, without any host.
+
+mod builders;
+mod lab;
+mod plans;
