@@ -20,7 +20,12 @@ fn refused(component: &str, from: &str, to: &str, parts: &[&str]) {
 fn an_error_names_component_key_and_member() {
     let asd = |setting: &str| format!("manager = \"backend\"\nsettings = {{ {setting} }}\nvolumes");
     let key = "key alba/asds/";
-    refused("asd", ASD, &asd("capcity = 1"), &["component asd", key, "member `capcity` is none that the program knows"]);
+    refused(
+        "asd",
+        ASD,
+        &asd("capcity = 1"),
+        &["component asd", key, "member `capcity` is none that the program knows"],
+    );
     refused("asd", ASD, &asd("transport = \"udp\""), &["component asd", key, "`transport` must be one of tcp, rdma"]);
     refused("asd", ASD, &asd("ips = [1]"), &[key, "`ips` must be strings"]);
     refused("asd", ASD, "manager = \"backend\"\nlimit = 0\nvolumes", &[key, "`limit` is a percentage"]);

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::recipe::stage::{Fake, facts};
 
 /// What the recipes want to find in builds.
-const BUILDS: [&str; 11] = [
+const BUILDS: [&str; 20] = [
     "arakoon/usr/bin/arakoon",
     "alba/usr/bin/alba",
     "alba/usr/lib/alba/albamgr_plugin.cmxs",
@@ -23,9 +23,18 @@ const BUILDS: [&str; 11] = [
     "volumedriver/usr/bin/volumedriver_fs.sh",
     "volumedriver/usr/bin/failovercache",
     "volumedriver/usr/lib/python2.7/dist-packages/volumedriver/__init__.py",
+    "framework/opt/OpenvStorage/ovs/some",
+    "framework/opt/OpenvStorage/webapps/api/some",
+    "framework/opt/OpenvStorage/webapps/frontend/some",
+    "framework/opt/OpenvStorage/config/templates/some",
+    "framework/opt/OpenvStorage/config/django_gunicorn_ovs.cfg.py",
+    "framework/opt/OpenvStorage/scripts/some",
     "framework/usr/bin/ovs",
+    "asd-manager/opt/asd-manager/source/some",
+    "asd-manager/opt/asd-manager/source/tools/some",
+    "asd-manager/opt/asd-manager/config/systemd/some",
+    "asd-manager/opt/asd-manager/downloads/some",
     "asd-manager/usr/bin/asd-manager",
-    "asd-manager/opt/asd-manager/source/asdmanager.py",
 ];
 
 /// A lab whose inventory was changed a little.
@@ -83,7 +92,7 @@ impl Lab {
     }
 
     fn bound(&self, name: &str) -> Result<Bound<'_>, RecipeError> {
-        let bind = |component: &Component| {
+        let bind = |component: &Component| -> Result<(ComponentName, Params), RecipeError> {
             let recipe = self.library.load(&component.recipe)?;
             Ok((component.name.clone(), recipe.bind(component, self.inventory.directory())?))
         };
@@ -95,7 +104,11 @@ impl Lab {
         Ok(Bound { component, params })
     }
 
-    fn on_scene<R>(&self, name: &str, act: impl FnOnce(&Scene<'_>) -> Result<R, RecipeError>) -> Result<R, RecipeError> {
+    fn on_scene<R>(
+        &self,
+        name: &str,
+        act: impl FnOnce(&Scene<'_>) -> Result<R, RecipeError>,
+    ) -> Result<R, RecipeError> {
         let bound = self.bound(name)?;
         let scene = Scene {
             inventory: &self.inventory,

@@ -32,7 +32,7 @@ fn line(description: &LaunchDescription) -> String {
 fn services(plan: &Plan) -> BTreeMap<String, Option<u64>> {
     let found = plan.steps.iter().filter_map(|step| match &step.op {
         Op::ServiceEnsure(service) => {
-            Some((service.name.to_string(), service.definition.as_ref().and_then(|definition| definition.limit_nofile)))
+            Some((service.name.clone(), service.definition.as_ref().and_then(|definition| definition.limit_nofile)))
         }
         _ => None,
     });
@@ -53,7 +53,8 @@ fn every_file_that_is_rendered_has_its_key_and_health_is_looked_at() {
         assert!(!descriptions.is_empty(), "{component}");
         for file in descriptions.iter().flat_map(|description| &description.files) {
             let key = file.key.strip_prefix(prefix).unwrap();
-            let found = config.keys().any(|known| if key.ends_with('/') { known.starts_with(key) } else { known == key });
+            let found =
+                config.keys().any(|known| if key.ends_with('/') { known.starts_with(key) } else { known == key });
             assert!(found, "{component} reads {key}, which is not written");
         }
         assert!(lab.health(component, host).is_some(), "{component}");
@@ -84,7 +85,7 @@ fn an_arakoon_node_is_started_as_its_unit_does() {
         line(&node),
         format!("/usr/bin/arakoon --node {id} -config /run/ovs-cuisine/arakoon-ovsdb/config.ini -autofix -start")
     );
-    assert_eq!(node.user.unwrap().to_string(), "ovs");
+    assert_eq!(node.user.as_deref(), Some("ovs"));
     // Three nodes that restart at once have no quorum: the deploy takes them in turn.
     assert_eq!(node.on_change, OnChange::Ignore);
     assert_eq!(services(&lab.deploy("ovsdb", "db-1").plan), BTreeMap::from([("arakoon-ovsdb".into(), Some(8192))]));
@@ -97,10 +98,7 @@ fn an_arakoon_node_is_started_as_its_unit_does() {
 fn a_clusters_ini_names_each_node() {
     let lab = Lab::demo();
     let config = lab.config("backend").unwrap();
-    assert_eq!(
-        config.keys().collect::<Vec<_>>(),
-        ["arakoon/mybackend-abm/config", "arakoon/mybackend-nsm_0/config"]
-    );
+    assert_eq!(config.keys().collect::<Vec<_>>(), ["arakoon/mybackend-abm/config", "arakoon/mybackend-nsm_0/config"]);
     insta::assert_snapshot!(config["arakoon/mybackend-abm/config"]);
     assert!(config["arakoon/mybackend-nsm_0/config"].contains("plugins = nsm_host_plugin"));
     let links: Vec<_> = lab.deploy("backend", "db-1").plan.steps;
@@ -134,7 +132,7 @@ fn asds_are_one_for_each_volume() {
     for description in descriptions {
         assert!(line(&description).starts_with("/usr/bin/alba asd-start --config /run/ovs-cuisine/alba-asd-"));
         assert!(line(&description).ends_with("/config.json --log-sink console:"));
-        assert_eq!(description.user.unwrap().to_string(), "alba");
+        assert_eq!(description.user.as_deref(), Some("alba"));
         assert_eq!(description.on_change, OnChange::Signal("USR1".into()));
     }
 }
