@@ -20,6 +20,7 @@ mod inventory;
 mod lab;
 mod launch;
 mod link;
+mod ovs;
 mod ovs_lab;
 mod push;
 mod recipe;

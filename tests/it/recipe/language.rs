@@ -435,10 +435,12 @@ fn shipped(recipe: &str, component: &str) -> Stage {
 
 #[test]
 fn the_shared_library_works() {
-    let recipe = "load('//lib/ovs.star', 'arakoon_ini', 'json_keys', 'ovs_user')\n\
+    let recipe = "load('//lib/ovs.star', 'json_keys', 'ovs_user')\n\
+         load('//lib/arakoon.star', 'arakoon_ini', 'nodes_of')\n\
          def config(ctx):\n    \
              keys = json_keys('web/sections', {'a': {'x': 1}})\n    \
-             keys['web/config'] = arakoon_ini('db', ctx.hosts, 26402, 26403, '/opt/db', plugins = ['p'])\n    \
+             nodes = nodes_of(ctx.hosts, 'db', 26402, 26403, '/opt/db')\n    \
+             keys['web/config'] = arakoon_ini('web', 'db', nodes, {'plugins': ['p']})\n    \
              return keys\n\
          def deploy(ctx):\n    run('x', only_if_changed = ovs_user(uid = 1001))\n";
     let stage = shipped(recipe, "");

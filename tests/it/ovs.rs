@@ -1,0 +1,6 @@
+//! The recipes of Open vStorage: what they write, run and refuse, without any host.
+
+mod builders;
+mod guide;
+mod lab;
+mod plans;
