@@ -4,6 +4,10 @@
 # "already so" for done, so a run that was cut off is finished by the next one. Members of a cluster do it at the same
 # time: whoever comes first, the others find it done.
 #
+# A member that lost its data is replaced: the others still count on it and would not take it for a new one. They are
+# asked at MEMBER_OTHERS (with MEMBER_CA when they speak TLS) to forget the member at MEMBER_URL and to expect it anew; the
+# data directory is MEMBER_DATA. Without MEMBER_OTHERS nothing is asked.
+#
 #   etcd-bootstrap MARKER PORT etcd ARGUMENT...      (the password on standard input)
 set -u
 marker=$1
@@ -22,7 +26,31 @@ case $password in
     ;;
 esac
 
-"$@" --listen-client-urls "http://127.0.0.1:$port" &
+others() {
+    ETCDCTL_USER="root:$password" etcdctl --endpoints "$MEMBER_OTHERS" ${MEMBER_CA:+--cacert "$MEMBER_CA"} \
+        --dial-timeout 2s --command-timeout 5s "$@"
+}
+
+# The identifier and state of this member in the eyes of the others: nothing before the cluster exists.
+known() {
+    others member list | awk -F', ' -v url="$MEMBER_URL" '$4 == url { print $1, $2 }'
+}
+
+state=new
+if [ -n "${MEMBER_OTHERS-}" ] && [ ! -e "$MEMBER_DATA/member" ]; then
+    known_as=$(known)
+    case $known_as in
+    *" started")
+        echo "the others know this member, whose data is gone: it is replaced"
+        others member remove "${known_as% *}" || exit 3
+        others member add "$MEMBER_NAME" --peer-urls "$MEMBER_URL" || exit 3
+        state=existing
+        ;;
+    *" unstarted") state=existing ;;
+    esac
+fi
+
+"$@" --initial-cluster-state "$state" --listen-client-urls "http://127.0.0.1:$port" &
 etcd=$!
 trap 'kill "$etcd" 2>/dev/null; wait "$etcd"' EXIT
 
