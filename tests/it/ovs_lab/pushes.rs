@@ -37,22 +37,38 @@ pub(super) fn a_key_reaches_its_component(lab: &TestLab) {
     for host in ["asd-1", "asd-3"] {
         assert_eq!(lab.inside(host, rendered), "", "{host} has other keys");
     }
-    // An arakoon reads its configuration at its start: each node of that cluster restarts, nothing else does.
-    let arakoon =
-        |cluster: &str| format!("/usr/bin/arakoon --node [a-z0-9]* -config /run/ovs-cuisine/arakoon-{cluster}/.*");
-    let others = ["voldrv", "mybackend-abm"].map(|cluster| process(lab, "db-1", &arakoon(cluster)));
-    let nodes = ["db-1", "db-2", "db-3"].map(|host| process(lab, host, &arakoon("ovsdb")));
+    // A cluster must not lose its quorum by a key: its files are rendered anew, and the next deploy restarts one node after
+    // the other.
+    let arakoon = "/usr/bin/arakoon --node .*";
+    let nodes = ["db-1", "db-2", "db-3"].map(|host| process(lab, host, arakoon));
     let ini = lab.expect(0, &["config", "get", "LAB", "arakoon/ovsdb/config"]).stdout;
     let louder = ini.replace("log_level = info", "log_level = debug");
     assert_ne!(ini, louder);
     lab.expect(0, &["config", "set", "LAB", "arakoon/ovsdb/config", &louder]);
-    for (host, old) in ["db-1", "db-2", "db-3"].into_iter().zip(&nodes) {
-        wait_for("a restarted node", || {
-            let now = process(lab, host, &arakoon("ovsdb"));
-            (!now.is_empty() && now != *old).then_some(())
-        });
+    for host in ["db-1", "db-2", "db-3"] {
+        let loud = "grep -l 'log_level = debug' /run/ovs-cuisine/arakoon-*/config.ini || true";
+        let wanted = "/run/ovs-cuisine/arakoon-ovsdb/config.ini\n";
+        wait_for("a rendered file", || (lab.inside(host, loud) == wanted).then_some(()));
     }
-    assert_eq!(["voldrv", "mybackend-abm"].map(|cluster| process(lab, "db-1", &arakoon(cluster))), others);
+    assert_eq!(["db-1", "db-2", "db-3"].map(|host| process(lab, host, arakoon)), nodes);
+    // A volumedriver reads its sections at its start: that one restarts, its neighbours do not.
+    let driver = "/usr/bin/volumedriver_fs .*";
+    let drivers = || ["vd-fuse", "vd-iscsi", "vd-qemu"].map(|host| process(lab, host, driver));
+    let old = drivers();
+    let keys = lab.expect(0, &["config", "get", "LAB", "vpools/", "--json"]).events();
+    let section = keys.iter().map(|row| row["key"].as_str().unwrap().to_owned()).find(|key| {
+        let value = keys.iter().find(|row| row["key"] == key.as_str()).unwrap()["value"].to_string();
+        key.ends_with("/volume_manager") && value.contains("vp-qemu")
+    });
+    lab.expect(0, &["config", "set", "LAB", &format!("{}|clean_interval", section.unwrap()), "2"]);
+    wait_for("another volumedriver", || {
+        let now = process(lab, "vd-qemu", driver);
+        (!now.is_empty() && now != old[2]).then_some(())
+    });
+    wait_for("its mount", || {
+        lab.inside("vd-qemu", "ls /mnt/vp-qemu 2>/dev/null || true").contains("disk1.raw").then_some(())
+    });
+    assert_eq!(drivers()[..2], old[..2]);
     // Launchers are the same all over: nothing that anybody else runs was restarted either.
     let after: Vec<_> = restarted(&before, &processes(lab));
     let unexpected: Vec<_> = after.iter().filter(|name| !name.contains("heartbeat")).collect();
@@ -94,7 +110,7 @@ impl Watch {
     }
 
     fn end(mut self, lab: &TestLab) -> Vec<String> {
-        lab.inside("db-1", "pkill -f expect-progress-possible; pkill -x timeout; true");
+        lab.inside("db-1", "pkill -f '[e]xpect-progress-possible'; pkill -x timeout; true");
         self.0.kill().unwrap();
         let output = self.0.wait_with_output().unwrap();
         String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
