@@ -147,7 +147,7 @@ fn jump_chains_are_followed() {
 fn hosts_are_selected_in_the_order_of_the_inventory() {
     let inventory = good("rack.toml");
     for (selection, hosts) in [
-        ("all", "etcd arakoon-1 arakoon-2 arakoon-3 big gate bastion rack01 rack02 near far"),
+        ("all", "etcd arakoon-1 arakoon-2 arakoon-3 big service gate bastion rack01 rack02 near far"),
         ("rack02,etcd", "etcd rack02"),
         ("arakoon-*", "arakoon-1 arakoon-2 arakoon-3"),
         ("arakoon-[1,3] near", "arakoon-1 arakoon-3 near"),
@@ -155,7 +155,7 @@ fn hosts_are_selected_in_the_order_of_the_inventory() {
         ("{etcd,big}", "etcd big"),
         ("@storage", "big rack01 rack02"),
         ("@everything,!@metadata", "etcd big rack01"),
-        ("!arakoon-*,!@storage", "etcd gate bastion near far"),
+        ("!arakoon-*,!@storage", "etcd service gate bastion near far"),
         ("component:ovsdb,!arakoon-2", "arakoon-1 arakoon-3"),
         ("component:asd", "rack01"),
     ] {
@@ -182,7 +182,7 @@ fn a_selection_that_means_nothing_is_refused() {
         ("etcd,!etcd", "`etcd,!etcd` selects nothing ()"),
         (
             "all,!web*",
-            "`web*` matches nothing (the hosts are `etcd`, `arakoon-1`, `arakoon-2`, `arakoon-3`, `big`, `gate`, `bastion`, `rack01`, `rack02`, `near`, `far`)",
+            "`web*` matches nothing (the hosts are `etcd`, `arakoon-1`, `arakoon-2`, `arakoon-3`, `big`, `service`, `gate`, `bastion`, `rack01`, `rack02`, `near`, `far`)",
         ),
     ] {
         assert_eq!(told(selection), text, "{selection}");

@@ -21,6 +21,7 @@ mod lab;
 mod launch;
 mod link;
 mod ovs;
+mod ovs_lab;
 mod push;
 mod recipe;
 mod report;

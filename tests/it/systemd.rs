@@ -107,6 +107,7 @@ fn a_service_that_dies_at_once_is_a_failure_with_its_log_and_a_started_one_comes
     let failed = lab.expect(40, &["deploy", "LAB"]);
     let told = failed.stdout + &failed.stderr;
     assert!(told.contains("service `worker`") && told.contains("my last words"), "{told}");
+    assert!(told.contains("granted SYS_ADMIN until systemd begins (not privileged)"), "{told}");
 
     lab.inventory(&with("script = \"exec sleep 3000\""));
     let events = lab.events(0, &["deploy", "LAB"]);

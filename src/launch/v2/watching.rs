@@ -121,8 +121,8 @@ impl Wait {
 
     async fn set_up(&mut self) -> Result<i64, Broken> {
         let result = self.try_to_set_up().await;
-        // To a watch, etcd calls a token that has expired a permission that is missing. A reading tells one from the
-        // other, and renews the token.
+        // Some versions of etcd tell a watch whose token has expired that it lacks a permission. A reading knows one
+        // from the other, and renews the token.
         if matches!(result, Err(Broken::Trouble(Trouble::Denied))) && self.may_look().await {
             return self.try_to_set_up().await;
         }

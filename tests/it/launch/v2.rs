@@ -252,6 +252,24 @@ async fn everything_has_a_limit() {
     let answer = fw.ask("GET", "/v2/keys/many", "");
     assert_eq!(answer.error(), (500, 300), "{:?}", answer.error());
     assert_eq!(fw.ask("GET", "/v2/keys/many/16", "").status, 200);
+    // What is no HTTP, a head without end, and a body that is promised and not sent.
+    let head = format!("GET /v2/keys/{} HTTP/1.1\r\n", "x".repeat(200_000));
+    for (bytes, answer) in [
+        (b"\x16\x03\x01\x02\x00".as_slice(), "HTTP/1.1 400 "),
+        // Its answer may be lost: the rest of the head is never read.
+        (head.as_bytes(), ""),
+        (b"PUT /v2/keys/a HTTP/1.0\r\nContent-Length: 5\r\n\r\nval", ""),
+    ] {
+        let mut stream = TcpStream::connect(("127.0.0.1", fw.port)).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        // It may hang up before it has read all.
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said);
+        assert!(said.starts_with(answer.as_bytes()), "{:?}", String::from_utf8_lossy(&said));
+    }
+    assert_eq!(fw.ask("GET", "/v2/keys/a", "").error(), (404, 100));
     // More clients than it takes at once: the others wait until one of them is done.
     let waiting: Vec<Asked> = (0..256).map(|_| Asked::begin(fw.port, "GET", "/v2/keys/signal?wait=true", "")).collect();
     let port = fw.port;
