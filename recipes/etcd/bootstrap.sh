@@ -36,18 +36,34 @@ known() {
     others member list | awk -F', ' -v url="$MEMBER_URL" '$4 == url { print $1, $2 }'
 }
 
+# The others refuse changes in the first seconds after a start of theirs, so each is tried again.
+replace() {
+    replaced=
+    for _ in $(seq 30); do
+        known_as=$(known)
+        case $known_as in
+        *" started")
+            echo "the others know this member, whose data is gone: it is replaced"
+            replaced=yes
+            others member remove "${known_as% *}" || sleep 1
+            ;;
+        *" unstarted")
+            state=existing
+            return
+            ;;
+        *)
+            [ -n "$replaced" ] || return
+            others member add "$MEMBER_NAME" --peer-urls "$MEMBER_URL" || sleep 1
+            ;;
+        esac
+    done
+    echo "the member could not be replaced: do most of the others run?"
+    exit 3
+}
+
 state=new
 if [ -n "${MEMBER_OTHERS-}" ] && [ ! -e "$MEMBER_DATA/member" ]; then
-    known_as=$(known)
-    case $known_as in
-    *" started")
-        echo "the others know this member, whose data is gone: it is replaced"
-        others member remove "${known_as% *}" || exit 3
-        others member add "$MEMBER_NAME" --peer-urls "$MEMBER_URL" || exit 3
-        state=existing
-        ;;
-    *" unstarted") state=existing ;;
-    esac
+    replace
 fi
 
 "$@" --initial-cluster-state "$state" --listen-client-urls "http://127.0.0.1:$port" &
