@@ -24,7 +24,7 @@ mod table;
 pub use mask::{Masked, ParamValue};
 pub use model::{
     Access, Component, Container, Engine, FailurePolicy, Group, Host, HostKeyPolicy, Init, Inventory, Jump, Lab,
-    PortMapping, RecipeRef, SshAccess, Vars, VolumeMount, VolumeSource,
+    PortMapping, Propagation, RecipeRef, SshAccess, Vars, VolumeMount, VolumeSource,
 };
 pub use problem::{InventoryError, Problem};
 pub use select::SelectError;

@@ -160,6 +160,27 @@ pub struct VolumeMount {
     pub target: String,
     /// Mount read-only.
     pub read_only: bool,
+    /// How mounts below it are passed on between container and machine; the engine's default (`rprivate`) when not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub propagation: Option<Propagation>,
+}
+
+/// How mounts below a bound directory are passed on (`mount(8)`, shared subtrees).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    /// Both ways.
+    Shared,
+    /// Both ways, also for what lies below.
+    Rshared,
+    /// From the machine to the container.
+    Slave,
+    /// Likewise, also for what lies below.
+    Rslave,
+    /// Not at all.
+    Private,
+    /// Likewise, also for what lies below.
+    Rprivate,
 }
 
 /// What is mounted.

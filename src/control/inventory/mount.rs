@@ -1,9 +1,9 @@
-//! Volumes as texts: `name:/path[:ro]`, `/host:/path`, `./relative:/path`, `/path`.
+//! Volumes as texts: `name:/path[:ro]`, `/host:/path[:rshared]`, `/host:/path`, `./relative:/path`, `/path`.
 
 use std::path::Path;
 
 use super::{
-    model::{VolumeMount, VolumeSource},
+    model::{Propagation, VolumeMount, VolumeSource},
     path::resolve,
 };
 use crate::plan::HostPath;
@@ -14,7 +14,7 @@ pub(super) enum MountError {
     /// Too many or empty parts.
     #[error("`{0}` is not a volume")]
     Shape(String),
-    /// Neither `ro` nor `rw`.
+    /// No access mode or propagation.
     #[error("`{0}` is not an access mode of a volume")]
     Mode(String),
     /// The path inside is not absolute.
@@ -29,7 +29,10 @@ impl MountError {
     /// What to write instead.
     pub(super) fn help(&self) -> &'static str {
         match self {
-            Self::Mode(_) => "the last part is `ro` or `rw`",
+            Self::Mode(_) => {
+                "the last part is `ro` or `rw`, or for directories `shared`, `slave` or `private` (with `r` before it, for all \
+                 below it, too), or two of them with a comma"
+            }
             Self::Name(_) => {
                 "a name has letters, digits, `-`, `_` and `.`; a directory beside the inventory begins with `./`"
             }
@@ -49,27 +52,51 @@ pub(super) fn parse(text: &str, base: &Path) -> Result<VolumeMount, MountError> 
     }
     // Two parts may be `source:/target` or `/target:ro`.
     let mode = match parts.as_slice() {
-        [.., last] if parts.len() == 3 || (parts.len() == 2 && matches!(*last, "ro" | "rw")) => Some(*last),
+        [.., last] if parts.len() == 3 || (parts.len() == 2 && is_mode(last)) => Some(*last),
         _ => None,
     };
     if mode.is_some() {
         parts.pop();
     }
-    let read_only = match mode {
-        None | Some("rw") => false,
-        Some("ro") => true,
-        Some(other) => return Err(MountError::Mode(other.to_owned())),
-    };
+    let (mut read_only, mut propagation) = (false, None);
+    for word in mode.into_iter().flat_map(|mode| mode.split(',')) {
+        match (word, propagated(word)) {
+            ("rw", _) => {}
+            ("ro", _) => read_only = true,
+            (_, Some(found)) => propagation = Some(found),
+            _ => return Err(MountError::Mode(word.to_owned())),
+        }
+    }
     let (source, target) = match parts.as_slice() {
         [target] => (VolumeSource::Anonymous, *target),
         [source, target] => (origin(source, base)?, *target),
         _ => return Err(shape()),
     };
+    // The engine passes mounts on for directories of its machine only.
+    if propagation.is_some() && !matches!(source, VolumeSource::Bind(_)) {
+        return Err(MountError::Mode(mode.unwrap_or_default().to_owned()));
+    }
     let path: HostPath = target.parse().map_err(|_| MountError::Target(target.to_owned()))?;
     if path.as_str() == "/" {
         return Err(MountError::Target(target.to_owned()));
     }
-    Ok(VolumeMount { source, target: path.into(), read_only })
+    Ok(VolumeMount { source, target: path.into(), read_only, propagation })
+}
+
+fn is_mode(text: &str) -> bool {
+    text.split(',').all(|word| matches!(word, "ro" | "rw") || propagated(word).is_some())
+}
+
+fn propagated(word: &str) -> Option<Propagation> {
+    Some(match word {
+        "shared" => Propagation::Shared,
+        "rshared" => Propagation::Rshared,
+        "slave" => Propagation::Slave,
+        "rslave" => Propagation::Rslave,
+        "private" => Propagation::Private,
+        "rprivate" => Propagation::Rprivate,
+        _ => return None,
+    })
 }
 
 fn origin(source: &str, base: &Path) -> Result<VolumeSource, MountError> {
@@ -92,7 +119,12 @@ mod tests {
     #[test]
     fn volumes_are_named_bound_or_anonymous() {
         let mount = |text: &str| parse(text, Path::new("/lab/inventory")).unwrap();
-        let wanted = |source, target: &str, read_only| VolumeMount { source, target: target.to_owned(), read_only };
+        let wanted = |source, target: &str, read_only| VolumeMount {
+            source,
+            target: target.to_owned(),
+            read_only,
+            propagation: None,
+        };
         let bind = |path: &str| VolumeSource::Bind(PathBuf::from(path));
         assert_eq!(mount("db:/var/lib/db"), wanted(VolumeSource::Named("db".into()), "/var/lib/db", false));
         assert_eq!(mount("db:/x:ro"), wanted(VolumeSource::Named("db".into()), "/x", true));
@@ -100,6 +132,8 @@ mod tests {
         assert_eq!(mount("./a:/x"), wanted(bind("/lab/inventory/a"), "/x", false));
         assert_eq!(mount("../a:/x/"), wanted(bind("/lab/a"), "/x", false));
         assert_eq!(mount("/x"), wanted(VolumeSource::Anonymous, "/x", false));
+        let shared = mount("/mnt/ovs:/mnt:ro,rshared");
+        assert_eq!((shared.read_only, shared.propagation), (true, Some(Propagation::Rshared)));
         assert_eq!(mount("/x:ro"), wanted(VolumeSource::Anonymous, "/x", true));
     }
 
@@ -110,6 +144,8 @@ mod tests {
             ("a:", "`a:` is not a volume"),
             ("a:/b:ro:x", "`a:/b:ro:x` is not a volume"),
             ("db:/x:rx", "`rx` is not an access mode of a volume"),
+            ("db:/x:shared", "`shared` is not an access mode of a volume"),
+            ("/srv:/x:ro,often", "`often` is not an access mode of a volume"),
             ("db:x", "`x` is not an absolute path inside the container"),
             ("db:/", "`/` is not an absolute path inside the container"),
             ("db:/a/../b", "`/a/../b` is not an absolute path inside the container"),

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, DeviceMapping, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum, Mount, MountType,
-    NetworkingConfig, PortBinding, PortMap, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceMapping, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum, Mount,
+    MountBindOptions, MountBindOptionsPropagationEnum, MountType, NetworkingConfig, PortBinding, PortMap,
+    ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
 use super::{LabError, api, grant, names};
 use crate::{
-    control::inventory::{Container, VolumeMount, VolumeSource},
+    control::inventory::{Container, Propagation, VolumeMount, VolumeSource},
     plan::{HostName, LabName},
 };
 
@@ -151,6 +152,10 @@ impl Subject<'_> {
             source,
             typ: Some(typ),
             read_only: mount.read_only.then_some(true),
+            bind_options: mount.propagation.map(|propagation| MountBindOptions {
+                propagation: Some(passed_on(propagation)),
+                ..MountBindOptions::default()
+            }),
             ..Mount::default()
         }
     }
@@ -224,6 +229,17 @@ fn shares_a_namespace(network: &str) -> bool {
 }
 
 /// Characters of `[registry[:port]/]name[:tag][@digest]`; the text becomes part of a request's path.
+fn passed_on(propagation: Propagation) -> MountBindOptionsPropagationEnum {
+    match propagation {
+        Propagation::Shared => MountBindOptionsPropagationEnum::SHARED,
+        Propagation::Rshared => MountBindOptionsPropagationEnum::RSHARED,
+        Propagation::Slave => MountBindOptionsPropagationEnum::SLAVE,
+        Propagation::Rslave => MountBindOptionsPropagationEnum::RSLAVE,
+        Propagation::Private => MountBindOptionsPropagationEnum::PRIVATE,
+        Propagation::Rprivate => MountBindOptionsPropagationEnum::RPRIVATE,
+    }
+}
+
 fn is_image_reference(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:@".contains(c))
@@ -283,13 +299,24 @@ mod tests {
     fn every_friendly_key_reaches_dockers_own() {
         let found = payload(|container| {
             container.volumes = vec![
-                VolumeMount { source: VolumeSource::Named("data".into()), target: "/srv".into(), read_only: false },
+                VolumeMount {
+                    source: VolumeSource::Named("data".into()),
+                    target: "/srv".into(),
+                    read_only: false,
+                    propagation: None,
+                },
                 VolumeMount {
                     source: VolumeSource::Bind(PathBuf::from("/src")),
                     target: "/src".into(),
                     read_only: true,
+                    propagation: Some(Propagation::Rshared),
                 },
-                VolumeMount { source: VolumeSource::Anonymous, target: "/cache".into(), read_only: false },
+                VolumeMount {
+                    source: VolumeSource::Anonymous,
+                    target: "/cache".into(),
+                    read_only: false,
+                    propagation: None,
+                },
             ];
             let address = "0.0.0.0".parse().unwrap();
             container.ports = vec![PortMapping { address, host: Some(53), container: 53, udp: true }];
@@ -317,7 +344,7 @@ mod tests {
             },
             "Mounts": [
                 {"Type": "volume", "Source": "lab-data", "Target": "/srv"},
-                {"Type": "bind", "Source": "/src", "Target": "/src", "ReadOnly": true},
+                {"Type": "bind", "Source": "/src", "Target": "/src", "ReadOnly": true, "BindOptions": {"Propagation": "rshared"}},
                 {"Type": "volume", "Target": "/cache"},
             ],
             "Devices": [
