@@ -114,6 +114,12 @@ fn init_named(command: &str) -> InitSystem {
 
 /// The command line of the outermost `runsvdir` that runs under process 1, or is process 1 itself.
 pub(crate) fn runsvdir() -> Option<Vec<String>> {
+    let words = fs_err::read(format!("/proc/{}/cmdline", runsvdir_process()?)).ok()?;
+    Some(words.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+}
+
+/// The process of the machine's own `runsvdir`.
+pub(crate) fn runsvdir_process() -> Option<u32> {
     let is_first = |pid: u32| {
         let stat = read(&format!("/proc/{pid}/stat")).unwrap_or_default();
         // The command's name may hold blanks and brackets; the fields after it may not: state, parent ...
@@ -127,9 +133,7 @@ pub(crate) fn runsvdir() -> Option<Vec<String>> {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect();
     pids.sort_unstable();
-    let pid = pids.into_iter().find(|pid| line(&format!("/proc/{pid}/comm")) == "runsvdir" && is_first(*pid))?;
-    let words = fs_err::read(format!("/proc/{pid}/cmdline")).ok()?;
-    Some(words.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect())
+    pids.into_iter().find(|pid| line(&format!("/proc/{pid}/comm")) == "runsvdir" && is_first(*pid))
 }
 
 /// IPv4 first; among those, the one from which the rest of the world is reached first.

@@ -298,25 +298,16 @@ mod tests {
     #[test]
     fn every_friendly_key_reaches_dockers_own() {
         let found = payload(|container| {
+            let mount = |source, target: &str, read_only, propagation| VolumeMount {
+                source,
+                target: target.into(),
+                read_only,
+                propagation,
+            };
             container.volumes = vec![
-                VolumeMount {
-                    source: VolumeSource::Named("data".into()),
-                    target: "/srv".into(),
-                    read_only: false,
-                    propagation: None,
-                },
-                VolumeMount {
-                    source: VolumeSource::Bind(PathBuf::from("/src")),
-                    target: "/src".into(),
-                    read_only: true,
-                    propagation: Some(Propagation::Rshared),
-                },
-                VolumeMount {
-                    source: VolumeSource::Anonymous,
-                    target: "/cache".into(),
-                    read_only: false,
-                    propagation: None,
-                },
+                mount(VolumeSource::Named("data".into()), "/srv", false, None),
+                mount(VolumeSource::Bind(PathBuf::from("/src")), "/src", true, Some(Propagation::Rshared)),
+                mount(VolumeSource::Anonymous, "/cache", false, None),
             ];
             let address = "0.0.0.0".parse().unwrap();
             container.ports = vec![PortMapping { address, host: Some(53), container: 53, udp: true }];

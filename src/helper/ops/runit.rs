@@ -14,7 +14,7 @@ use super::service_ensure::{Manager, ServiceFile, Status};
 use crate::{
     helper::{
         failure::{OrFail, bad_input},
-        gather::{find_program, runsvdir},
+        gather::{find_program, runsvdir, runsvdir_process},
         machine::Machine,
         process::Job,
         replace::{Attributes, replace_link, replace_with},
@@ -64,7 +64,15 @@ impl Runit {
     /// Waits until a `runsv` looks after the service.
     fn wait_until_supervised(&self, name: &str, machine: &Machine<'_>) -> Result<(), OpFailure> {
         let since = Instant::now();
+        let ear = ear_of_runsvdir();
         while !is_supervised(&self.link(name)) {
+            if let Some(ear) = &ear {
+                // Best effort: without it runsvdir looks by itself, every five seconds.
+                let _ = fs_err::OpenOptions::new()
+                    .write(true)
+                    .open(ear)
+                    .and_then(|mut pipe| std::io::Write::write_all(&mut pipe, b"."));
+            }
             if since.elapsed() > NOTICE {
                 let message = format!("runsvdir did not notice the service `{name}` within {} s", NOTICE.as_secs());
                 return Err(OpFailure::new(FailureKind::Timeout, message)
@@ -74,6 +82,17 @@ impl Runit {
         }
         Ok(())
     }
+}
+
+/// What wakes `runsvdir` up before its next look, when it was started with a log: it waits on a pipe that its own standard
+/// error leads to (`runsvdir(8)`, `log`), and looks around whenever something comes out of it.
+fn ear_of_runsvdir() -> Option<PathBuf> {
+    let descriptors = PathBuf::from(format!("/proc/{}/fd", runsvdir_process()?));
+    let error = fs_err::read_link(descriptors.join("2")).ok()?;
+    // Both ends in the same process: a standard error that goes elsewhere is none of ours to write to.
+    let is_own = error.to_string_lossy().starts_with("pipe:")
+        && fs_err::read_link(descriptors.join("3")).is_ok_and(|other| other == error);
+    is_own.then(|| descriptors.join("2"))
 }
 
 impl Manager for Runit {
