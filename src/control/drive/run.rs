@@ -531,7 +531,8 @@ impl Crew {
 type Loaded = (Arc<Component>, Arc<Recipe>, Params);
 
 /// The recipes of a run's components, and of all others of the lab, with their parameters bound. Stores are looked up in
-/// the whole inventory: `--only` must not hide the one that a component writes to.
+/// the whole inventory: `--only` must not hide the one that a component writes to. Whatever is wrong with parameters is
+/// told at once; of builds, only those of the run's components need be there.
 fn load(
     inventory: &Inventory,
     library: &Library,
@@ -540,15 +541,27 @@ fn load(
 ) -> Result<Vec<Loaded>, DriveError> {
     let is_new = |component: &&Component| components.iter().all(|known| known.name != component.name);
     let others = inventory.components.values().filter(is_new).map(|component| Arc::new(component.clone()));
-    let load = |component: Arc<Component>| {
+    let (mut loaded, mut wrong) = (Vec::new(), Vec::new());
+    for (place, component) in components.iter().cloned().chain(others).enumerate() {
         let recipe = match given.remove(&component.name) {
             Some(recipe) => recipe,
             None => library.load(&component.recipe)?,
         };
-        let params = recipe.bind(&component, inventory.directory())?;
-        Ok((component, recipe, params))
-    };
-    components.iter().cloned().chain(others).map(load).collect()
+        let bound = recipe.bind(&component, inventory.directory()).and_then(|params| {
+            if place < components.len() {
+                recipe.check_layouts(&component, &params)?;
+            }
+            Ok(params)
+        });
+        match bound {
+            Ok(params) => loaded.push((component, recipe, params)),
+            Err(error) => wrong.push(error),
+        }
+    }
+    match RecipeError::joined(wrong) {
+        Some(error) => Err(error.into()),
+        None => Ok(loaded),
+    }
 }
 
 /// Where hosts find each other: containers by their name on the lab's network, others by their SSH address.

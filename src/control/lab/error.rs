@@ -253,6 +253,9 @@ impl LabError {
             }
             Self::UserMissing { .. } => "log in as `root` and create the user in a recipe".to_owned(),
             Self::Keys { source, .. } => return source.hint(),
+            Self::Api { source, .. } if source.message.contains("error setting rlimit") => {
+                "this engine may not raise limits so far: lower or take out `ulimits` of the container".to_owned()
+            }
             Self::Unreachable { .. }
             | Self::BadAddress { .. }
             | Self::Timeout { .. }

@@ -138,6 +138,13 @@ impl Recipe {
         params::bind(&self.name, &self.params, component, base, &self.folder)
     }
 
+    /// Checks that directories which parameters name have what the recipe declared of them, such as the programs of a build.
+    ///
+    /// The error ([`RecipeErrorKind::Param`]) holds everything that is missing, each with the inventory's line.
+    pub fn check_layouts(&self, component: &Component, params: &Params) -> Result<(), RecipeError> {
+        params::check_layouts(&self.params, params, component)
+    }
+
     /// What the component has in etcd: the prefixes that `prefix(ctx)` returns, else its name; and what `access(ctx)` adds
     /// for its login. Whole keys, with the lab's prefix.
     pub fn keyspace(&self, scene: &Scene<'_>) -> Result<Keyspace, RecipeError> {

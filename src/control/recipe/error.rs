@@ -108,6 +108,16 @@ impl RecipeError {
         self
     }
 
+    /// One error that tells all of these; none when there are none.
+    pub fn joined(errors: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut all = errors.into_iter().flat_map(|mut error| {
+            let others = std::mem::take(&mut error.0.others);
+            std::iter::once(error).chain(others)
+        });
+        let first = all.next()?;
+        Some(first.with_others(all.collect()))
+    }
+
     pub(super) fn with_others(mut self, others: Vec<RecipeError>) -> Self {
         self.0.others = others;
         self

@@ -246,7 +246,7 @@ pub(super) fn bind(
     let mut params = IndexMap::new();
     for spec in specs {
         match component.params.get(&spec.name) {
-            Some(given) => match value(spec, given, base).and_then(|value| layout(spec, value)) {
+            Some(given) => match value(spec, given, base) {
                 Ok(value) => drop(params.insert(spec.name.clone(), value)),
                 Err(error) => wrong.push(error.at(given.source.clone())),
             },
@@ -282,16 +282,28 @@ fn value(spec: &ParamSpec, given: &ParamValue, base: &Path) -> Result<BoundValue
     Ok(bound(kind, &given.value, base))
 }
 
-/// Refuses a directory that has not all that the recipe declared.
-fn layout(spec: &ParamSpec, value: BoundValue) -> Result<BoundValue, RecipeError> {
-    let BoundValue::Path(directory) = &value else { return Ok(value) };
+/// Refuses directories that have not all that the recipe declared.
+pub(super) fn check_layouts(specs: &[ParamSpec], params: &Params, component: &Component) -> Result<(), RecipeError> {
+    let wrong = specs.iter().filter_map(|spec| {
+        let Some(BoundValue::Path(directory)) = params.get(&spec.name) else { return None };
+        let source = component.params.get(&spec.name).map_or(&component.source, |given| &given.source);
+        Some(layout(spec, directory)?.at(source.clone()))
+    });
+    match RecipeError::joined(wrong) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// What is wrong with a directory.
+fn layout(spec: &ParamSpec, directory: &Path) -> Option<RecipeError> {
     let is_there = |path: &&String| {
         let whole = directory.join(path);
         if path.ends_with('/') { whole.is_dir() } else { whole.exists() }
     };
     let missing: Vec<_> = spec.contains.iter().filter(|path| !is_there(path)).map(|path| format!("`{path}`")).collect();
     if missing.is_empty() {
-        return Ok(value);
+        return None;
     }
     let message = if directory.is_dir() {
         format!("parameter `{}`: {} has no {}", spec.name, directory.display(), missing.join(", no "))
@@ -300,7 +312,8 @@ fn layout(spec: &ParamSpec, value: BoundValue) -> Result<BoundValue, RecipeError
     };
     let doc = if spec.doc.is_empty() { "" } else { &format!(": {}", spec.doc) };
     let wanted: Vec<_> = spec.contains.iter().map(|path| format!("`{path}`")).collect();
-    Err(RecipeError::new(RecipeErrorKind::Param, message).with_hint(format!("it must have {}{doc}", wanted.join(", "))))
+    let hint = format!("it must have {}{doc}", wanted.join(", "));
+    Some(RecipeError::new(RecipeErrorKind::Param, message).with_hint(hint))
 }
 
 fn bound(kind: ParamType, value: &Value, base: &Path) -> BoundValue {

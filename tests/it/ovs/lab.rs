@@ -94,7 +94,9 @@ impl Lab {
     fn bound(&self, name: &str) -> Result<Bound<'_>, RecipeError> {
         let bind = |component: &Component| -> Result<(ComponentName, Params), RecipeError> {
             let recipe = self.library.load(&component.recipe)?;
-            Ok((component.name.clone(), recipe.bind(component, self.inventory.directory())?))
+            let params = recipe.bind(component, self.inventory.directory())?;
+            recipe.check_layouts(component, &params)?;
+            Ok((component.name.clone(), params))
         };
         let component = &self.inventory.components[&name.parse::<ComponentName>().unwrap()];
         // Others matter only where this one asks for them; those that cannot be bound here would be found missing.

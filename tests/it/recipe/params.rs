@@ -120,13 +120,13 @@ fn a_build_has_the_declared_layout() {
     let recipe = "params(build = param('path', contains = ['usr/bin/arakoon', 'usr/lib/alba/'], doc = 'A build.'))\n\
                   def deploy(ctx):\n    pass\n";
     let given = "params = { build = \"build\" }";
-    let nowhere = Stage::with(recipe, given).bind().unwrap_err();
+    let nowhere = Stage::with(recipe, given).layouts().unwrap_err();
     assert!(nowhere.message().contains("is not a directory"), "{nowhere}");
-    let half = Stage::with(recipe, given).file("build/usr/bin/arakoon", "").bind().unwrap_err();
+    let half = Stage::with(recipe, given).file("build/usr/bin/arakoon", "").layouts().unwrap_err();
     assert!(half.message().contains("has no `usr/lib/alba/`"), "{half}");
     assert!(!half.message().contains("usr/bin/arakoon") && half.hint().unwrap().contains("A build."), "{half:?}");
     let stage = Stage::with(recipe, given).file("build/usr/bin/arakoon", "").file("build/usr/lib/alba/x", "");
-    assert!(stage.bind().is_ok());
+    assert!(stage.layouts().is_ok());
     for declared in
         ["param('str', contains = ['x'])", "param('path', contains = ['../x'])", "param('path', contains = [''])"]
     {

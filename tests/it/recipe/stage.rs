@@ -88,6 +88,10 @@ impl Stage {
         self.recipe()?.bind(self.component(), self.inventory.directory())
     }
 
+    pub(crate) fn layouts(&self) -> Result<(), RecipeError> {
+        self.recipe()?.check_layouts(self.component(), &self.bind()?)
+    }
+
     fn on_scene<R>(&self, act: impl FnOnce(&Recipe, &Scene<'_>) -> Result<R, RecipeError>) -> Result<R, RecipeError> {
         let recipe = self.recipe()?;
         self.on_scene_of(&recipe, act)
