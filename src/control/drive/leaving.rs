@@ -50,6 +50,18 @@ fn launched<'k>(prefix: &str, keys: impl Iterator<Item = &'k str>) -> Leavers {
     found
 }
 
+/// The same for keys of a component whose prefix nobody knows any more.
+fn launched_anywhere(keys: &[String]) -> Leavers {
+    let mut found = Leavers::new();
+    for key in keys {
+        let Some(prefix) = key.find("launch/").map(|at| &key[..at]) else { continue };
+        for (host, services) in launched(prefix, std::iter::once(key.as_str())) {
+            found.entry(host).or_default().extend(services);
+        }
+    }
+    found
+}
+
 impl Crew {
     /// Hosts that etcd knows the component on and that the inventory no longer gives it.
     pub(super) async fn leavers(
@@ -223,11 +235,7 @@ impl Crew {
                 if self.inventory.components.contains_key(&name) || name.as_str().starts_with(AD_HOC) {
                     continue;
                 }
-                let mut services = Leavers::new();
-                for (place, _) in keys.iter().flat_map(|key| key.match_indices("launch/").map(move |at| (key, at.0))) {
-                    let prefix = &place[..place.find("launch/").unwrap_or_default()];
-                    services.extend(launched(prefix, std::iter::once(place.as_str())));
-                }
+                let services = launched_anywhere(&keys);
                 for (host, services) in services.iter().filter(|(host, _)| self.inventory.hosts.contains_key(*host)) {
                     self.stop_services(&name, host, services).await;
                 }
@@ -282,5 +290,8 @@ mod tests {
         let found = launched("/ovs/agent/", keys.into_iter());
         let names: Vec<_> = found.iter().map(|(host, services)| (host.as_str(), services.len())).collect();
         assert_eq!(names, [("node-1", 2), ("node-2", 1)]);
+        let anywhere = launched_anywhere(&keys.map(str::to_owned));
+        let names: Vec<_> = anywhere.iter().map(|(host, services)| (host.as_str(), services.len())).collect();
+        assert_eq!(names, [("node-1", 2), ("node-2", 1), ("node-4", 1)]);
     }
 }
