@@ -18,8 +18,6 @@ pub struct Edited {
     pub owner: Option<ComponentName>,
     /// None when the key held the value already.
     pub action: Option<Action>,
-    /// Whether the key holds a secret.
-    pub secret: bool,
     /// The store's revision afterwards.
     pub revision: i64,
 }
@@ -60,10 +58,9 @@ impl Store {
             return Err(ConfigError::Conflict { key: key.to_owned() });
         }
         let owner = self.owner_of(key).await?;
-        let secret = owner.as_ref().is_some_and(|(.., record, _)| record.keys.get(key).is_some_and(|key| key.secret));
         let name = owner.as_ref().map(|(name, ..)| name.clone());
         if found.as_ref().is_some_and(|entry| entry.value == value) {
-            return Ok(Edited { owner: name, action: None, secret, revision: before });
+            return Ok(Edited { owner: name, action: None, revision: before });
         }
         let action = if found.is_some() { Action::Modify } else { Action::Create };
         let mut guards = vec![lock.guard(), Compare::mod_revision(key, CompareOp::Equal, before)];
@@ -87,12 +84,12 @@ impl Store {
             .await?;
         if answer.succeeded() {
             let revision = answer.header().map_or(0, ResponseHeader::revision);
-            return Ok(Edited { owner: name, action: Some(action), secret, revision });
+            return Ok(Edited { owner: name, action: Some(action), revision });
         }
         // A call whose answer was lost is made again, and finds its own work.
         match self.get_one(key, 0).await? {
             Some(entry) if entry.value == value => {
-                Ok(Edited { owner: name, action: Some(action), secret, revision: entry.revision })
+                Ok(Edited { owner: name, action: Some(action), revision: entry.revision })
             }
             _ => Err(ConfigError::Conflict { key: key.to_owned() }),
         }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     control::{
-        config::{ConfigError, LoginMode, Store, Wish},
+        config::{Comparison, LoginMode, Wish},
         event::{ConfigChange, Problem, RunEvent, Status},
         inventory::{Component, FailurePolicy, RecipeRef},
         recipe::{Keyspace, LINKS},
@@ -63,21 +63,17 @@ fn launched_anywhere(keys: &[String]) -> Leavers {
 }
 
 impl Crew {
-    /// Hosts that etcd knows the component on and that the inventory no longer gives it.
-    pub(super) async fn leavers(
-        &self,
-        store: &Store,
-        component: &Component,
-        keyspace: &Keyspace,
-    ) -> Result<Leavers, ConfigError> {
+    /// Hosts that etcd knows the component on and that the inventory no longer gives it: those whose launch descriptions
+    /// are about to be removed.
+    pub(super) fn leavers(&self, component: &Component, keyspace: &Keyspace, comparison: &Comparison) -> Leavers {
         let is_known = self.inventory.components.contains_key(&component.name);
         if self.scope != Scope::Whole || !is_known {
-            return Ok(Leavers::new());
+            return Leavers::new();
         }
-        let entries = store.get(&format!("{}launch/", keyspace.prefix())).await?;
-        let mut found = launched(keyspace.prefix(), entries.iter().map(|entry| entry.key.as_str()));
+        let removed = comparison.changes().iter().filter(|change| change.action == Action::Remove);
+        let mut found = launched(keyspace.prefix(), removed.map(|change| change.key.as_str()));
         found.retain(|host, _| !component.hosts.contains(host));
-        Ok(found)
+        found
     }
 
     /// Sees hosts off: drained by one that stays, then their services stopped. An error leaves their keys where they are.

@@ -431,7 +431,7 @@ impl Crew {
         .await
     }
 
-    /// Evaluates `prepare(ctx)` or `health(ctx)` for one host; none when the recipe has none.
+    /// Evaluates a part of a recipe for one host; none when the recipe does not have it.
     pub(super) async fn evaluate_part(
         self: &Arc<Self>,
         part: Part,

@@ -303,10 +303,10 @@ impl Crew {
         // Who keeps nothing in etcd needs no login there.
         let login =
             if keys.is_empty() { Vec::new() } else { self.ensure_login(store, component, &bound.keyspace).await? };
-        let leavers = self.leavers(store, component, &bound.keyspace).await.map_err(shown)?;
-        self.see_off(component, &leavers, evaluations).await?;
         let wish = self.wish(store, component, &bound.keyspace, keys, evaluations).await.map_err(shown)?;
         let comparison = store.compare(&wish).await.map_err(shown)?;
+        let leavers = self.leavers(component, &bound.keyspace, &comparison);
+        self.see_off(component, &leavers, evaluations).await?;
         let mut changes = login;
         changes.extend(key_changes(&comparison));
         let count = u32::try_from(changes.len()).unwrap_or(u32::MAX);

@@ -200,18 +200,11 @@ impl Recipe {
         facts: &Facts,
         surroundings: &dyn Surroundings,
     ) -> Result<Evaluation, RecipeError> {
-        let call = Call {
-            phase: Phase::Deploy,
-            function: "deploy",
-            scene: *scene,
-            host: Some((host, facts)),
-            surroundings: Some(surroundings),
-        };
-        let recorded = self.call(call, nothing)?.map(|((), recorded)| recorded).unwrap_or_default();
-        Ok(Evaluation {
-            plan: Plan { component: scene.component.name.clone(), host: host.clone(), steps: recorded.steps },
-            launches: recorded.launches,
-        })
+        let evaluated = self.on_host("deploy", Phase::Deploy, scene, (host, facts), surroundings)?;
+        Ok(evaluated.unwrap_or_else(|| Evaluation {
+            plan: Plan { component: scene.component.name.clone(), host: host.clone(), steps: Vec::new() },
+            launches: Vec::new(),
+        }))
     }
 
     /// What a host needs of its own, before the component's needs are ready; none when the recipe defines no
@@ -223,7 +216,8 @@ impl Recipe {
         facts: &Facts,
         surroundings: &dyn Surroundings,
     ) -> Result<Option<Plan>, RecipeError> {
-        self.steps("prepare", Phase::Prepare, scene, (host, facts), surroundings)
+        let evaluated = self.on_host("prepare", Phase::Prepare, scene, (host, facts), surroundings)?;
+        Ok(evaluated.map(|evaluated| evaluated.plan))
     }
 
     /// What a host that stays does for those that leave ([`Scene::leaving`]), before these are stopped and their keys go;
@@ -235,7 +229,8 @@ impl Recipe {
         facts: &Facts,
         surroundings: &dyn Surroundings,
     ) -> Result<Option<Plan>, RecipeError> {
-        self.steps("drain", Phase::Drain, scene, (host, facts), surroundings)
+        let evaluated = self.on_host("drain", Phase::Drain, scene, (host, facts), surroundings)?;
+        Ok(evaluated.map(|evaluated| evaluated.plan))
     }
 
     /// The probes for one host; none when the recipe defines no `health(ctx)`.
@@ -246,23 +241,24 @@ impl Recipe {
         facts: &Facts,
         surroundings: &dyn Surroundings,
     ) -> Result<Option<Plan>, RecipeError> {
-        self.steps("health", Phase::Health, scene, (host, facts), surroundings)
+        let evaluated = self.on_host("health", Phase::Health, scene, (host, facts), surroundings)?;
+        Ok(evaluated.map(|evaluated| evaluated.plan))
     }
 
-    fn steps(
+    /// What one of its functions asks for on one host; none when it does not define it.
+    fn on_host(
         &self,
         function: &'static str,
         phase: Phase,
         scene: &Scene<'_>,
         (host, facts): (&HostName, &Facts),
         surroundings: &dyn Surroundings,
-    ) -> Result<Option<Plan>, RecipeError> {
+    ) -> Result<Option<Evaluation>, RecipeError> {
         let call = Call { phase, function, scene: *scene, host: Some((host, facts)), surroundings: Some(surroundings) };
         let recorded = self.call(call, nothing)?;
-        Ok(recorded.map(|((), recorded)| Plan {
-            component: scene.component.name.clone(),
-            host: host.clone(),
-            steps: recorded.steps,
+        Ok(recorded.map(|((), recorded)| Evaluation {
+            plan: Plan { component: scene.component.name.clone(), host: host.clone(), steps: recorded.steps },
+            launches: recorded.launches,
         }))
     }
 
