@@ -1,17 +1,42 @@
 """Writes the nodes of a volumedriver cluster into its registry, by volumedriver's own Python extension.
 
 registry.py check|set, with a JSON object on standard input: cluster_id, arakoon {cluster_id, nodes}, nodes. The check ends
-with 0 when the registry says the same. Python 2.7 (the extension's own) and 3 run it.
+with 0 when the registry says the same. A volumedriver that runs reads the registry anew only when it is told to, so `set`
+tells each. Python 2.7 (the extension's own) and 3 run it.
 """
 import json
+import socket
 import sys
 import time
 
-from volumedriver.storagerouter.storagerouterclient import ArakoonNodeConfig, ClusterNodeConfig, ClusterRegistry
+from volumedriver.storagerouter.storagerouterclient import (ArakoonNodeConfig, ClusterContact, ClusterNodeConfig,
+                                                            ClusterRegistry, StorageRouterClient)
 
 # The arakoon cluster may still be electing its master.
 PATIENCE = 60
 MEMBERS = ("vrouter_id", "host", "message_port", "xmlrpc_port", "failovercache_port", "network_server_uri")
+
+
+def runs(node):
+    """Whether somebody listens where a node is managed."""
+    try:
+        socket.create_connection((str(node["host"]), node["xmlrpc_port"]), 3).close()
+        return True
+    except (socket.error, OSError):
+        return False
+
+
+def tell(cluster_id, nodes):
+    """Has the nodes that run read the registry; those that do not read it at their start."""
+    failed = 0
+    for node in [node for node in nodes if runs(node)]:
+        try:
+            client = StorageRouterClient(cluster_id, [ClusterContact(str(node["host"]), node["xmlrpc_port"])])
+            client.update_cluster_node_configs(str(node["vrouter_id"]))
+        except Exception as error:
+            sys.stderr.write("%s runs and did not take the new registry, restart its volumedriver: %s\n" % (node["vrouter_id"], error))
+            failed = 1
+    return failed
 
 
 def main():
@@ -33,12 +58,13 @@ def main():
     for attempt in range(PATIENCE):
         try:
             registry.set_node_configs(configs)
-            return 0
+            break
         except Exception as error:
             if attempt == PATIENCE - 1:
                 sys.stderr.write("registry of %s: %s\n" % (wanted["cluster_id"], error))
                 return 1
         time.sleep(1)
+    return tell(str(wanted["cluster_id"]), wanted["nodes"])
 
 
 sys.exit(main())

@@ -7,16 +7,17 @@ use super::{
     failure::{OrFail, cause},
     gather::find_program,
     ops::package_is_installed,
+    ports::{ON_ITS_WAY, Ports, Wanted},
     process::{Collected, Ending, Job, run},
     stop::Stop,
 };
-use crate::plan::{Answer, FailureKind, HostPath, OpFailure, Question};
+use crate::plan::{Answer, FailureKind, HostPath, InitSystem, OpFailure, Question};
 
 /// Longest text of a file that is answered in bytes.
 const MAX_TEXT: u64 = 1024 * 1024;
 
 /// Answers one question.
-pub(crate) fn answer(question: &Question, accounts: &Accounts, stop: &Stop) -> Answer {
+pub(crate) fn answer(question: &Question, init: InitSystem, accounts: &Accounts, stop: &Stop) -> Answer {
     let answered = match question {
         Question::Exists(path) => look(path, |path| fs_err::metadata(path).map(|_| true)),
         Question::IsFile(path) => look(path, |path| fs_err::metadata(path).map(|found| found.is_file())),
@@ -28,6 +29,11 @@ pub(crate) fn answer(question: &Question, accounts: &Accounts, stop: &Stop) -> A
         Question::UserExists(name) => accounts.user_named(name).map(|user| Answer::Flag(user.is_some())),
         Question::GroupExists(name) => accounts.group_named(name).map(|group| Answer::Flag(group.is_some())),
         Question::Output { command, timeout_ms } => output_of(command, *timeout_ms, stop),
+        Question::Ports { service, ports, yields } => {
+            // Whether it runs is not known here; who cannot look into other processes does not refuse.
+            let wanted = Wanted { service, ports, yields, is_running: true };
+            Ports::of_machine(init).expect(&wanted, ON_ITS_WAY, stop).map(|_| Answer::Flag(true))
+        }
     };
     answered.unwrap_or_else(Answer::Failed)
 }
@@ -87,7 +93,7 @@ mod tests {
 
     fn ask(question: &Question) -> Answer {
         let stop = Stop::default();
-        answer(question, &Accounts::new(stop.clone()), &stop)
+        answer(question, InitSystem::None, &Accounts::new(stop.clone()), &stop)
     }
 
     fn path(text: &str) -> HostPath {

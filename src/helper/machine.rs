@@ -18,7 +18,7 @@ use super::{
     tree::HeldTrees,
 };
 use crate::{
-    plan::{Facts, FailureKind, OpFailure, Principal},
+    plan::{ComponentName, Facts, FailureKind, LabName, OpFailure, Principal},
     tree::Supplier,
     wire::{Mode, Stream},
 };
@@ -45,6 +45,15 @@ pub(crate) struct Machine<'a> {
     pub(crate) sensitive: bool,
     /// Whether earlier steps call for a reaction of this one.
     pub(crate) reaction: Reaction,
+    /// Whose plan it is.
+    pub(crate) holder: Holder<'a>,
+}
+
+/// The component that a plan is for, and its lab.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Holder<'a> {
+    pub(crate) lab: &'a LabName,
+    pub(crate) component: &'a ComponentName,
 }
 
 /// Whether earlier steps call for a reaction, such as the restart of a service.

@@ -16,18 +16,23 @@ use super::{
     batch::Batch,
     failure::OrFail,
     foreseen::Foreseen,
+    holdings::{Records, Thing},
     lock::HostLock,
-    machine::{Machine, Reaction, cancelled},
+    machine::{Holder, Machine, Reaction, cancelled},
     ops::{Finding, Obstacle, Operation},
     outbox::Outbox,
     pending::Pending,
+    ports::{ON_ITS_WAY, Ports, Wanted},
     started::{Started, Trees},
     stop::Stop,
     supply::{ChannelSupplier, SupplyGate},
     tree::HeldTrees,
 };
 use crate::{
-    plan::{Detail, Diff, Facts, FailureKind, Op, OpFailure, Outcome, Plan, ServiceEnsure, Step, StepId, Tally},
+    plan::{
+        Detail, Diff, Facts, FailureKind, HostPath, LabName, NOTES, Op, OpFailure, Outcome, Plan, ServiceEnsure, Step,
+        StepId, Tally,
+    },
     tree::Larder,
     wire::{FromHelper, Mode},
 };
@@ -39,6 +44,8 @@ const INTERRUPTED: &str = "an earlier run was interrupted before this reaction";
 
 /// What all plans of one helper share.
 pub(crate) struct Session {
+    /// Which lab the near side speaks for.
+    pub(crate) lab: LabName,
     pub(crate) facts: Facts,
     pub(crate) accounts: Accounts,
     pub(crate) outbox: Outbox,
@@ -55,10 +62,10 @@ pub(crate) struct Session {
 
 impl Session {
     /// A session in which quiet steps are announced after a second.
-    pub(crate) fn new(facts: Facts, accounts: Accounts, outbox: Outbox, gate: SupplyGate) -> Self {
+    pub(crate) fn new(lab: LabName, facts: Facts, accounts: Accounts, outbox: Outbox, gate: SupplyGate) -> Self {
         let (owner, lock_wait) = (String::new(), Duration::ZERO);
         let trees = HeldTrees::default();
-        Self { facts, accounts, outbox, gate, owner, lock_wait, patience: PATIENCE, trees }
+        Self { lab, facts, accounts, outbox, gate, owner, lock_wait, patience: PATIENCE, trees }
     }
 
     /// Runs a plan to its end and sends `Done`. The error is that the near side cannot be reached.
@@ -121,6 +128,10 @@ struct Runner<'a> {
     batch: &'a Batch,
     foreseen: Foreseen,
     became: Vec<Became>,
+    /// What components have on this host.
+    records: Records,
+    /// What this component has.
+    on_record: BTreeSet<Thing>,
     /// Reactions that are due, on disk.
     pending: Option<Pending>,
     /// Those of them that an earlier run left.
@@ -150,6 +161,8 @@ impl<'a> Runner<'a> {
             batch,
             foreseen: Foreseen::default(),
             became: Vec::with_capacity(plan.steps.len()),
+            records: Records::below(std::path::Path::new(&session.facts.state_dir)),
+            on_record: BTreeSet::new(),
             pending: None,
             interrupted: BTreeSet::new(),
             in_place: BTreeSet::new(),
@@ -170,17 +183,55 @@ impl<'a> Runner<'a> {
                 None
             }
         };
+        let mut refused = if going { self.refused() } else { None };
         for step in &self.plan.steps[usize::from(!going)..] {
-            if !going || self.stop.is_set() {
+            let is_refused = refused.as_ref().is_some_and(|(id, _)| *id == step.id);
+            if !going || self.stop.is_set() || refused.is_some() && !is_refused {
                 self.finish(step, Outcome::NotAttempted, None)?;
                 continue;
             }
             self.batch.begin(step.id);
-            let (outcome, diff) = self.step(step);
+            let (outcome, diff) = match refused.take() {
+                Some((_, failure)) => (Outcome::Failed(failure), None),
+                None => self.step(step),
+            };
             going = step.ignore_errors || !matches!(outcome, Outcome::Failed(_));
             self.finish(step, outcome, diff)?;
         }
         Ok(self.tally)
+    }
+
+    /// The first service whose ports somebody else has, and why. Known before anything is done: a plan that is to be
+    /// applied does not begin when it cannot end well.
+    fn refused(&self) -> Option<(StepId, OpFailure)> {
+        if self.mode == Mode::Check {
+            return None;
+        }
+        self.plan.steps.iter().find_map(|step| {
+            let Op::ServiceEnsure(ServiceEnsure { name, running: true, ports, yields, .. }) = &step.op else {
+                return None;
+            };
+            let is_certain = step.only_if_changed.is_empty() && !step.ignore_errors && !ports.is_empty();
+            // What runs is asked when its turn comes; who cannot look into other processes does not refuse here.
+            let wanted = Wanted { service: name, ports, yields, is_running: true };
+            let found = is_certain
+                .then(|| Ports::of_machine(self.session.facts.init).expect(&wanted, ON_ITS_WAY, self.stop))?;
+            Some((step.id, found.err()?))
+        })
+    }
+
+    /// Puts on record what a step makes that is to go when the component no longer wants it. Before it is made: what is on
+    /// record and not there does no harm.
+    fn record(&self, step: &Step) -> Result<(), OpFailure> {
+        let thing = match &step.op {
+            Op::ServiceEnsure(service) if service.definition.is_some() => Thing::Service(service.name.clone()),
+            Op::FileWrite(file) if is_note(&file.path) => Thing::Note(file.path.clone()),
+            _ => return Ok(()),
+        };
+        if self.mode == Mode::Check || self.on_record.contains(&thing) {
+            return Ok(());
+        }
+        self.records.note(&self.session.lab, &self.plan.component, &thing)
     }
 
     /// Takes the lock when the plan is applied, and finds out which reactions are due.
@@ -195,6 +246,7 @@ impl<'a> Runner<'a> {
             Pending::read(state_dir, &self.plan.component).or_fail("read", state_dir.join("pending").display())?;
         let due = self.plan.steps.iter().filter(|step| pending.is_due(&step.key)).map(|step| step.id);
         self.interrupted = due.collect();
+        self.on_record = self.records.of(&self.session.lab, &self.plan.component)?;
         self.pending = Some(pending);
         Ok(lock)
     }
@@ -211,7 +263,10 @@ impl<'a> Runner<'a> {
             }
             Condition::Unclear(why) => (Outcome::Unknown { why }, None, Became::Unclear),
             Condition::Due(reason) => {
-                let (outcome, mut diff, became) = self.dispatch(step);
+                let (outcome, mut diff, became) = match self.record(step) {
+                    Ok(()) => self.dispatch(step),
+                    Err(failure) => (Outcome::Failed(failure), None, Became::Quiet),
+                };
                 if let (Some(text), Some(change)) = (reason, diff.as_mut().and_then(|diff| diff.changes.first_mut())) {
                     change.details.push(Detail::Reason { text });
                 }
@@ -328,6 +383,7 @@ impl<'a> Runner<'a> {
             Op::Sync(op) => self.perform(op, step),
             Op::WaitPort(op) => self.perform(op, step),
             Op::Put(op) => self.perform(op, step),
+            Op::Leftovers(op) => self.perform(op, step),
         }
     }
 
@@ -352,6 +408,7 @@ impl<'a> Runner<'a> {
             batch: self.batch,
             sensitive: step.sensitive,
             reaction,
+            holder: Holder { lab: &self.session.lab, component: &self.plan.component },
         };
         let found = op.check(&mut machine);
         let (outcome, diff, became, change) = match found {
@@ -422,6 +479,11 @@ impl<'a> Runner<'a> {
 fn reacts_to(later: &Step, step: StepId) -> bool {
     let restarts = matches!(&later.op, Op::ServiceEnsure(service) if service.restart_on.contains(&step));
     restarts || later.only_if_changed.contains(&step)
+}
+
+/// Whether a file is a note of what a service was started with.
+fn is_note(path: &HostPath) -> bool {
+    path.as_path().parent().is_some_and(|folder| folder == std::path::Path::new(NOTES))
 }
 
 fn is_service(step: &Step) -> bool {
@@ -522,7 +584,9 @@ mod tests {
         let accounts = Accounts::new(stop.clone());
         let mut facts = gather(&accounts);
         facts.state_dir = state.display().to_string();
-        let mut session = Session::new(facts, accounts, Outbox::new(Box::new(wire.clone())), SupplyGate::default());
+        let lab = "lab".parse().unwrap();
+        let mut session =
+            Session::new(lab, facts, accounts, Outbox::new(Box::new(wire.clone())), SupplyGate::default());
         session.patience = Duration::from_secs(3600);
         session.run(7, mode, plan, Arc::default(), &stop).unwrap();
         let mut decoder = FrameDecoder::default();

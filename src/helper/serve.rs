@@ -17,6 +17,7 @@ use super::{
     answer::answer,
     command_line::complain,
     gather::gather,
+    holdings::Records,
     inbox::{Inbox, QueuedPlan, QueuedQuestions, Running, read_hello},
     offers::Offers,
     outbox::Outbox,
@@ -25,7 +26,10 @@ use super::{
     supply::SupplyGate,
     tree::remembered,
 };
-use crate::wire::{FromHelper, HelperHello, PROTOCOL, Preamble};
+use crate::{
+    plan::InitSystem,
+    wire::{FromHelper, HelperHello, PROTOCOL, Preamble},
+};
 
 /// How many plans may wait. The near side sends one per component.
 const MAX_PLANS: usize = 256;
@@ -76,12 +80,14 @@ fn converse(input: &mut impl Read, outbox: &Outbox) -> Result<(), String> {
     let accounts = Accounts::new(stop.clone());
     let facts = gather(&accounts);
     let trees = remembered(Path::new(&facts.state_dir));
-    let hello = HelperHello { protocol: PROTOCOL, facts: facts.clone(), trees };
+    let holdings = Records::below(Path::new(&facts.state_dir)).all();
+    let hello = HelperHello { protocol: PROTOCOL, facts: facts.clone(), trees, holdings };
     outbox.send(&FromHelper::Hello(hello)).map_err(|error| format!("cannot say hello: {error}"))?;
     let Some(near) = read_hello(input).map_err(|error| error.to_string())? else { return Ok(()) };
 
     let gate = SupplyGate::default();
-    let mut session = Session::new(facts, accounts.clone(), outbox.clone(), gate.clone());
+    let init = facts.init;
+    let mut session = Session::new(near.lab, facts, accounts.clone(), outbox.clone(), gate.clone());
     session.owner = near.owner;
     session.lock_wait = Duration::from_millis(near.lock_wait_ms);
     let (plans, plan_queue) = sync_channel(MAX_PLANS);
@@ -92,7 +98,7 @@ fn converse(input: &mut impl Read, outbox: &Outbox) -> Result<(), String> {
     for _ in 0..ANSWERERS {
         let (queue, accounts, outbox, stop) =
             (Arc::clone(&question_queue), accounts.clone(), outbox.clone(), stop.clone());
-        thread::spawn(move || answer_all(&queue, &accounts, &outbox, &stop));
+        thread::spawn(move || answer_all(&queue, init, &accounts, &outbox, &stop));
     }
     let (finished, all_finished) = channel::<()>();
     let worker = running.clone();
@@ -125,11 +131,17 @@ fn run_all(session: &Session, queue: &Receiver<QueuedPlan>, running: &Running) {
     session.trees.write_down(Path::new(&session.facts.state_dir));
 }
 
-fn answer_all(queue: &Mutex<Receiver<QueuedQuestions>>, accounts: &Accounts, outbox: &Outbox, stop: &Stop) {
+fn answer_all(
+    queue: &Mutex<Receiver<QueuedQuestions>>,
+    init: InitSystem,
+    accounts: &Accounts,
+    outbox: &Outbox,
+    stop: &Stop,
+) {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(next) = next else { return };
-        let answers = next.questions.iter().map(|question| answer(question, accounts, stop)).collect();
+        let answers = next.questions.iter().map(|question| answer(question, init, accounts, stop)).collect();
         if outbox.send(&FromHelper::Answers { request: next.request, answers }).is_err() {
             return;
         }

@@ -4,10 +4,12 @@
 mod diff;
 mod etcd_link;
 mod facts;
+mod holding;
 mod launch;
 mod name;
 mod op;
 mod outcome;
+mod port;
 mod put;
 mod question;
 mod secret;
@@ -16,6 +18,7 @@ mod step;
 pub use diff::{Action, Change, Detail, Diff};
 pub use etcd_link::{Authority, EtcdLink, EtcdLinkError};
 pub use facts::{Distribution, Facts, InitSystem, PackageManager};
+pub use holding::{Holding, LINKS, Leftovers, NOTES, RUNTIME};
 pub use launch::{LaunchDescription, LaunchFile, OnChange};
 pub use name::{ComponentName, GroupName, HostName, HostPath, LabName, Mode, NameError, Principal};
 pub use op::{
@@ -24,6 +27,7 @@ pub use op::{
     UserEnsure, WaitPort,
 };
 pub use outcome::{FailureKind, OpFailure, Outcome, Tally, Verdict};
+pub use port::{ListenPort, ListenPortError};
 pub use put::{Landing, Offer, OfferKind, Put};
 pub use question::{Answer, Question};
 pub use secret::Secret;

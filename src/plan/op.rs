@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostPath, Mode, Principal, Put, Secret, StepId};
+use super::{HostPath, Leftovers, ListenPort, Mode, Principal, Put, Secret, StepId};
 use crate::tree::{Digest, TreeSummary};
 
 /// One desired state of a host.
@@ -37,6 +37,8 @@ pub enum Op {
     WaitPort(WaitPort),
     /// A file or directory copied by hand; no recipe function.
     Put(Put),
+    /// What a component no longer has on the host; no recipe function.
+    Leftovers(Leftovers),
 }
 
 impl Op {
@@ -57,6 +59,7 @@ impl Op {
             Self::Sync(_) => "sync",
             Self::WaitPort(_) => "wait_port",
             Self::Put(_) => "put",
+            Self::Leftovers(_) => "leftovers",
         }
     }
 
@@ -78,6 +81,8 @@ impl Op {
             Self::Sync(op) => op.dest.to_string(),
             Self::WaitPort(op) => op.port.to_string(),
             Self::Put(op) => op.dest.to_string(),
+            Self::Leftovers(op) if op.services.is_empty() => "notes".to_owned(),
+            Self::Leftovers(op) => op.services.join(" "),
         }
     }
 }
@@ -237,6 +242,11 @@ pub struct ServiceEnsure {
     pub enabled: bool,
     /// Restarted when any of these steps changed something and it already ran.
     pub restart_on: Vec<StepId>,
+    /// Ports that it listens on while it runs. One that another process of the host has is an error.
+    pub ports: Vec<ListenPort>,
+    /// Services of the host that are about to leave their ports to others: one that still has a port of this one is
+    /// stopped for it.
+    pub yields: Vec<String>,
 }
 
 /// How a service is run; written as a systemd unit or a runit run script.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{HostPath, OpFailure};
+use super::{HostPath, ListenPort, OpFailure};
 
 /// A read-only question about a host's live state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,15 @@ pub enum Question {
         command: String,
         /// Ends it after so many milliseconds.
         timeout_ms: u64,
+    },
+    /// May this service listen on these ports? [`Answer::Flag`], or [`Answer::Failed`] that names who has one.
+    Ports {
+        /// Which service: what it has itself is its own.
+        service: String,
+        /// What it wants.
+        ports: Vec<ListenPort>,
+        /// Services that leave theirs to it.
+        yields: Vec<String>,
     },
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    plan::{Answer, Diff, Facts, HostPath, Offer, OpFailure, Outcome, Plan, Question, StepId, Tally},
+    plan::{Answer, Diff, Facts, Holding, HostPath, LabName, Offer, OpFailure, Outcome, Plan, Question, StepId, Tally},
     tree::{Ahead, Demand, Remembered, Supply},
 };
 
@@ -107,6 +107,8 @@ pub struct NearHello {
     pub owner: String,
     /// How long to wait for the host's lock in milliseconds.
     pub lock_wait_ms: u64,
+    /// Which lab it speaks for: hosts keep apart what labs have on them.
+    pub lab: LabName,
 }
 
 /// From the helper to the near side. The first message is `Hello`.
@@ -179,6 +181,8 @@ pub struct HelperHello {
     pub facts: Facts,
     /// Trees that it remembers, at most 256, the latest first.
     pub trees: Vec<Remembered>,
+    /// What components of labs have on it; at most [`Holding::MOST`].
+    pub holdings: Vec<Holding>,
 }
 
 /// What happened to one step.

@@ -15,4 +15,4 @@ pub use preamble::{MAX_NOISE, Preamble, PreambleError, PreambleScanner};
 
 /// Version of the messages. Both sides are built together and the helper is placed by content hash, so a difference
 /// means a foreign helper; it is refused.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;

@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::lab::{Run, TestLab, docker};
+use crate::support::{
+    lab::{Run, TestLab, docker},
+    listener::EngineListener,
+};
 
 /// A cluster whose members are healthy only while all of them are: as with a quorum, one alone never is.
 const CLUSTER: &str = r#"
@@ -198,6 +201,10 @@ fn ps_tells_how_components_are(lab: &TestLab) {
     let none = lab.expect(40, &["logs", "LAB", "node-1", "nothing"]);
     assert!(format!("{none:?}").contains("no such service here"), "{none:?}");
     assert!(!lab.expect(0, &["ps", "LAB", "--containers"]).stdout.contains("healthy"));
+    let engine = EngineListener::at(&lab.path("engine.sock"));
+    let heard = Run::of(&lab.command(&["ps", "LAB"]).env("DOCKER_HOST", engine.address()).output().unwrap());
+    assert_eq!((heard.status, &heard.stdout), (0, &text.stdout));
+    assert_eq!(engine.count("GET /containers/json"), 1, "the containers are listed once");
     lab.expect(0, &["deploy", "LAB"]);
     assert_eq!(health(lab, "node-2", "cluster"), serde_json::json!(["healthy", 0]));
 }

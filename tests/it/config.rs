@@ -1,6 +1,9 @@
 //! The configuration store against a real etcd: logins, comparison, guarded writes, losses.
 
+mod cut;
+mod etcdctl;
 mod recipe;
+mod rollback;
 pub(crate) mod server;
 
 use std::{collections::BTreeMap, fmt::Write as _, io::ErrorKind, time::Duration};
@@ -212,7 +215,20 @@ async fn keys_come_change_go_and_foreign_ones_stay() {
     assert_eq!(read(&mut hand, "/ovs/agent/foreign").await.as_deref(), Some("x"));
     assert_eq!(read(&mut hand, "/ovs/agent2/near").await.as_deref(), Some("x"));
 
+    let wish_of = |name: &str| {
+        let prefix = format!("/ovs/{name}/");
+        let key = (format!("{prefix}a"), Value { bytes: b"1".to_vec(), secret: false });
+        Wish { component: component(name), prefixes: vec![prefix], keys: [key].into() }
+    };
+    deploy(&store, &wish_of("zero")).await;
+    deploy(&store, &wish_of("base")).await;
+    deploy(&store, &wish(&[("b", "3")])).await;
+    deploy(&store, &second).await;
+    let order: Vec<_> = store.components().await.unwrap().into_iter().map(|(name, _)| name.to_string()).collect();
+    assert_eq!(order, ["base", "zero", "agent"], "what came last is first, however often others were written since");
+
     let history = store.history(&component("agent")).await.unwrap();
+    let history = &history[..3];
     assert_eq!(history.iter().map(|entry| (entry.number, entry.count)).collect::<Vec<_>>(), [(1, 3), (2, 2), (3, 3)]);
     assert!(history.iter().all(|entry| entry.at > 0 && entry.by.contains('@')));
     assert_eq!(store.get("/ovs/agent/").await.unwrap().len(), 2);
@@ -387,7 +403,9 @@ async fn a_lock_is_waited_for_named_and_given_back() {
     assert!(hand.txn(Txn::new().when(free).and_then(taken)).await.unwrap().succeeded());
     let comparison = store.compare(&wish(&[("a", "1")])).await.unwrap();
     let error = store.apply(comparison).await.unwrap_err();
-    assert!(matches!(&error, ConfigError::LockHeld { owner, .. } if owner == "somebody@elsewhere"), "{error}");
+    let ConfigError::LockHeld { owner, left: Some(left), .. } = &error else { panic!("{error}") };
+    assert!(owner == "somebody@elsewhere" && (1..=600).contains(left), "{error}");
+    assert!(error.to_string().ends_with(&format!("the lock ends by itself in {left} s")), "{error}");
     assert_eq!(read(&mut hand, "/ovs/agent/a").await, None);
 
     let comparison = store.compare(&wish(&[("a", "1")])).await.unwrap();

@@ -291,3 +291,30 @@ fn a_full_disk_is_named_and_leaves_no_half_file() {
     assert!(run.stderr.contains("recipe.star:3"), "the recipe line is missing: {run:?}");
     assert_eq!(lab.inside("one", "ls -A /small"), "a\n");
 }
+
+#[test]
+fn plan_tells_what_a_deploy_would_refuse_and_makes_nothing() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = held.local_addr().unwrap().port();
+    let with = |container: &str| ONE_HOST.replace("container = {}", &format!("container = {{ {container} }}"));
+    let lab = TestLab::new(&with(&format!("ports = [\"{port}:80\"]")));
+    lab.recipe("files", FILES);
+    let network = lab.container("");
+    let network = network.trim_end_matches('-');
+    for (container, status, told) in [
+        (format!("ports = [\"{port}:80\"]"), 50, format!("port {port} on 127.0.0.1 is already in use")),
+        ("devices = [\"/dev/no-such-device\"]".to_owned(), 20, "no device `/dev/no-such-device`".to_owned()),
+        ("network = \"no-such-network\"".to_owned(), 20, "no-such-network".to_owned()),
+    ] {
+        lab.inventory(&with(&container));
+        for command in ["plan", "deploy"] {
+            let run = lab.expect(status, &[command, "LAB"]);
+            assert!(run.stderr.contains(&told) && run.stderr.contains("one"), "{command}: {run:?}");
+        }
+        assert!(docker(&["inspect", &lab.container("one")]).status.code() != Some(0), "a container was made");
+        assert!(docker(&["network", "inspect", network]).status.code() != Some(0), "a network was made");
+    }
+    drop(held);
+    lab.inventory(&with(&format!("ports = [\"{port}:80\"]")));
+    lab.expect(10, &["plan", "LAB", "--exit-code"]);
+}

@@ -1,5 +1,7 @@
 //! Containers on the real engine. Each test has its own lab, which is removed at its end, also after a panic.
 
+mod addresses;
+
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -70,8 +72,8 @@ impl Lab {
 
     async fn states(&self, inventory: &Inventory) -> Vec<State> {
         let hosts: Vec<HostName> = inventory.hosts.keys().cloned().collect();
-        let sights = self.engine.inspect(inventory, &hosts, &self.keyring).await.unwrap();
-        sights.into_iter().map(|sight| sight.state).collect()
+        let survey = self.engine.foresee(inventory, &hosts, &self.keyring).await.unwrap();
+        survey.sights.into_iter().map(|sight| sight.state).collect()
     }
 
     async fn id(&self, host: &str) -> Option<String> {
@@ -252,8 +254,8 @@ async fn a_changed_spec_makes_a_container_anew_and_keeps_its_volume() {
 
     // The lab's keys are part of what a container is made from.
     let other_keys = Keyring::open(&lab.directory.path().join("other")).unwrap();
-    let sights = lab.engine.inspect(&changed, &[name("a")], &other_keys).await.unwrap();
-    assert_eq!(sights[0].needs(), Some((Action::Modify, "keys changed".to_owned())));
+    let survey = lab.engine.foresee(&changed, &[name("a")], &other_keys).await.unwrap();
+    assert_eq!(survey.sights[0].needs(), Some((Action::Modify, "keys changed".to_owned())));
 }
 
 #[tokio::test]
@@ -414,6 +416,10 @@ async fn a_port_of_another_container_is_refused_and_ones_own_is_not() {
     let (result, events) = lab.try_up(&lab.inventory(&both)).await;
     let expected = format!("host `b`: port {port} on 127.0.0.1 is already in use by container `{}-a`", lab.name);
     assert_eq!(result.unwrap_err().to_string(), expected);
+    let foreseen = lab.engine.foresee(&lab.inventory(&both), &[name("a"), name("b")], &lab.keyring).await;
+    assert_eq!(foreseen.unwrap_err().to_string(), expected);
+    let foreseen = lab.engine.foresee(&inventory, &[name("a")], &lab.keyring).await;
+    assert_eq!(foreseen.unwrap().sights[0].state, State::Running, "what runs has its port");
     assert!(events.is_empty(), "nothing is done before it is told");
     let alone = both.split_once("[host.b]").unwrap().0.to_owned();
     assert_eq!(lab.up(&lab.inventory(&alone)).await, [done("a", Action::Modify, "memory changed")]);

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 
 use stories::{
     bad_deploy, clean_plan, every_story, exec, first_deploy, hostile, lab_up, long_push, plan_of_everything, refused,
-    run_started, second_deploy, step,
+    run_started, second_deploy, step, store_lost,
 };
 
 /// What a reporter wrote to one stream.
@@ -134,6 +134,14 @@ fn a_second_deploy_plainly_says_that_nothing_changed() {
 #[test]
 fn failures_name_host_step_place_and_remedy_and_are_said_once() {
     assert_snapshot("deploy_failed", &show(PLAIN, &bad_deploy()).both());
+}
+
+#[test]
+fn a_component_that_failed_without_a_step_is_counted() {
+    let shown = show(PLAIN, &store_lost());
+    assert!(shown.results.contains("0 changed, 3 unchanged, 1 component failed in "), "{}", shown.both());
+    let failed_steps = show(PLAIN, &bad_deploy()).results;
+    assert!(failed_steps.contains(", 2 failed, "), "{failed_steps}");
 }
 
 #[test]

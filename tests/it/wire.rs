@@ -55,7 +55,12 @@ fn plan() -> Plan {
 }
 
 fn to_helper() -> Vec<ToHelper> {
-    let hello = NearHello { protocol: PROTOCOL, owner: "alice@laptop".to_owned(), lock_wait_ms: 10_000 };
+    let hello = NearHello {
+        protocol: PROTOCOL,
+        owner: "alice@laptop".to_owned(),
+        lock_wait_ms: 10_000,
+        lab: "lab".parse().unwrap(),
+    };
     let question = Question::Output { command: "uname -r".to_owned(), timeout_ms: 5000 };
     vec![
         ToHelper::Hello(hello),

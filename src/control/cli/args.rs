@@ -410,6 +410,53 @@ pub(super) enum Config {
     },
     /// Shows how the keys differ from what the recipes want.
     Diff(Plan),
+    /// Lists the runs that wrote keys, the last one first.
+    History(History),
+    /// Takes keys back to what they were, in one transaction: services follow at once.
+    ///
+    /// Shows what would change and asks. A key that another hand changed since stops it. It is a run like others: it stands in
+    /// the history, and can be gone back on. The next `deploy` sets keys to what recipes want then.
+    Rollback(Rollback),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct History {
+    /// The inventory file.
+    pub(super) inventory: PathBuf,
+
+    /// Only these components, separated by commas.
+    #[arg(long, value_name = "COMPONENTS", value_delimiter = ',')]
+    pub(super) only: Vec<String>,
+
+    /// So many runs.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub(super) lines: usize,
+
+    /// Prints each write as a line of JSON, the oldest first.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Rollback {
+    /// The inventory file.
+    pub(super) inventory: PathBuf,
+
+    /// A run or a revision, as `config history` lists them: what was there after it. Before the last run when not given.
+    #[arg(value_name = "RUN|REVISION")]
+    pub(super) to: Option<String>,
+
+    /// Only these components, separated by commas.
+    #[arg(long, value_name = "COMPONENTS", value_delimiter = ',')]
+    pub(super) only: Vec<String>,
+
+    /// Shows what would change and changes nothing.
+    #[arg(long, conflicts_with = "yes")]
+    pub(super) check: bool,
+
+    /// Does not ask.
+    #[arg(short, long)]
+    pub(super) yes: bool,
 }
 
 #[derive(Debug, Subcommand)]

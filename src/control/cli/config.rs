@@ -1,4 +1,4 @@
-//! `config get`, `config set` and `config diff`: the configuration in etcd.
+//! `config get`, `config set` and `config diff`: the configuration in etcd. The others are in [`super::history`].
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     args, deploy,
     failure::{Exit, Failure},
-    output,
+    history, output,
     run::Lab,
 };
 use crate::{
@@ -26,21 +26,28 @@ pub(super) async fn config(args: args::Config, verbose: u8) -> Result<Exit, Fail
             set(&Lab::load(&inventory)?, &key, &text_of(value)?, force).await
         }
         args::Config::Diff(plan) => deploy::config_diff(plan, verbose).await,
+        args::Config::History(args) => history::history(args).await,
+        args::Config::Rollback(args) => history::rollback(args).await,
     }
 }
 
-/// The lab's store, reached for one command.
-async fn opened(lab: &Lab) -> Result<(Arc<Fleet>, Arc<Store>), Failure> {
+/// The lab's store, reached for one command, and the way there.
+pub(super) struct Opened {
+    pub(super) fleet: Arc<Fleet>,
+    pub(super) store: Arc<Store>,
+}
+
+pub(super) async fn opened(lab: &Lab) -> Result<Opened, Failure> {
     let keyring = drive::open_keyring(&lab.inventory)?;
     let (events, _inbox) = Events::channel();
     let fleet = Fleet::new(lab.inventory.clone(), keyring.clone(), events, None, CancellationToken::new());
     let fleet = Arc::new(fleet);
     let store = drive::store_of(&fleet, &lab.inventory, &lab.library, &keyring).await?;
-    Ok((fleet, store))
+    Ok(Opened { fleet, store })
 }
 
 async fn get(lab: &Lab, key: Option<&str>, as_json: bool) -> Result<Exit, Failure> {
-    let (fleet, store) = opened(lab).await?;
+    let Opened { fleet, store } = opened(lab).await?;
     let key = absolute_key(&lab.inventory.lab.prefix, key.unwrap_or_default());
     let mut entries = store.get(&key).await?;
     // `get` is by prefix; a key without `/` at its end means just that key.
@@ -70,7 +77,7 @@ async fn get(lab: &Lab, key: Option<&str>, as_json: bool) -> Result<Exit, Failur
 async fn set(lab: &Lab, key: &str, value: &str, force: bool) -> Result<Exit, Failure> {
     let (key, member) = key.split_once('|').map_or((key, None), |(key, member)| (key, Some(member)));
     let key = absolute_key(&lab.inventory.lab.prefix, key);
-    let (fleet, store) = opened(lab).await?;
+    let Opened { fleet, store } = opened(lab).await?;
     let held = store.get_key(&key).await?;
     let before = held.as_ref().map_or(0, |entry| entry.revision);
     let held = held.map(|entry| String::from_utf8_lossy(&entry.value).into_owned());

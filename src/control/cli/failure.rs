@@ -190,11 +190,18 @@ impl From<LabError> for Failure {
             | LabError::BadAddress { .. }
             | LabError::DeviceMissing { .. }
             | LabError::UserMissing { .. }
+            | LabError::AddressOutside { .. }
+            | LabError::AddressRefused { .. }
             | LabError::NotAContainer { .. } => Exit::BadInput,
             LabError::Build { .. } | LabError::Rootfs { .. } | LabError::Api { .. } => Exit::OpFailed,
-            LabError::ForeignContainer { .. } | LabError::ForeignNetwork { .. } | LabError::PortInUse { .. } => {
-                Exit::Refused
-            }
+            LabError::ForeignContainer { .. }
+            | LabError::ForeignNetwork { .. }
+            | LabError::PortInUse { .. }
+            | LabError::AddressInUse { .. }
+            | LabError::SubnetTaken { .. }
+            | LabError::NoSubnet { .. }
+            | LabError::SubnetChanged { .. }
+            | LabError::SubnetFull { .. } => Exit::Refused,
             _ => Exit::Unreachable,
         };
         let hint = error.hint();
@@ -208,8 +215,13 @@ impl From<ConfigError> for Failure {
             ConfigError::Unreachable { .. } | ConfigError::LoginRefused { .. } | ConfigError::Tls { .. } => {
                 Exit::Unreachable
             }
-            ConfigError::LockHeld { .. } => Exit::Refused,
-            ConfigError::BadEdit { .. } | ConfigError::ValueTooLarge { .. } => Exit::BadInput,
+            ConfigError::LockHeld { .. } | ConfigError::Changed { .. } => Exit::Refused,
+            ConfigError::BadEdit { .. }
+            | ConfigError::ValueTooLarge { .. }
+            | ConfigError::NoSuchRun { .. }
+            | ConfigError::NotKept { .. }
+            | ConfigError::Shared { .. }
+            | ConfigError::TooMuch { .. } => Exit::BadInput,
             _ => Exit::OpFailed,
         };
         let hint = error.hint();

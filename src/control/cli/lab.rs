@@ -1,10 +1,6 @@
 //! `up`, `down` and `ps`: the containers by themselves.
 
-use std::{
-    collections::HashMap,
-    io::{IsTerminal, Write},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -36,7 +32,8 @@ pub(super) async fn up(args: args::Up, verbose: u8) -> Result<Exit, Failure> {
 pub(super) async fn down(args: args::Down, verbose: u8) -> Result<Exit, Failure> {
     let lab = Lab::load(&args.inventory)?;
     let hosts = args.on.as_deref().map(|on| lab.hosts(Some(on))).transpose()?;
-    if args.volumes && !args.yes && !confirmed(&lab)? {
+    let question = || format!("Remove the volumes of lab {} and all data in them?", lab.inventory.lab.name);
+    if args.volumes && !args.yes && !output::confirmed(&question())? {
         return Err(Failure::refused("nothing was removed: removing volumes was not confirmed")
             .hint("say yes when asked, or give --yes"));
     }
@@ -76,21 +73,6 @@ pub(super) async fn down(args: args::Down, verbose: u8) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-/// Asks on the terminal; no terminal means no.
-fn confirmed(lab: &Lab) -> Result<bool, Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    let failed = |error| Failure::internal("cannot ask on the terminal", error);
-    let mut stderr = anstream::stderr();
-    write!(stderr, "Remove the volumes of lab {} and all data in them? [y/N] ", lab.inventory.lab.name)
-        .map_err(failed)?;
-    stderr.flush().map_err(failed)?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(failed)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
 pub(super) async fn ps(args: args::Ps) -> Result<Exit, Failure> {
     let lab = Lab::load(&args.inventory)?;
     let keyring = drive::open_keyring(&lab.inventory)?;
@@ -98,7 +80,7 @@ pub(super) async fn ps(args: args::Ps) -> Result<Exit, Failure> {
     let fleet = Arc::new(Fleet::new(lab.inventory.clone(), keyring, events, None, CancellationToken::new()));
     let containers = drive::ps(&fleet, &lab.inventory).await?;
     let places: Vec<Place> = lab.inventory.hosts.values().map(|host| Place::of(host, &containers)).collect();
-    let known = if args.containers { Vitals::default() } else { vitals(&lab, &places).await? };
+    let known = if args.containers { Vitals::default() } else { vitals(&lab, &places, containers).await? };
     let mut rows = Vec::new();
     for Place { host, state, address, image } in places {
         let components: Vec<_> =
@@ -206,12 +188,13 @@ impl Vitals {
 }
 
 /// Asks the hosts that run how their components are.
-async fn vitals(lab: &Lab, places: &[Place]) -> Result<Vitals, Failure> {
+async fn vitals(lab: &Lab, places: &[Place], containers: Vec<ContainerStatus>) -> Result<Vitals, Failure> {
     let hosts: Vec<HostName> = places.iter().filter(|place| place.runs()).map(|place| place.host.clone()).collect();
     let components = lab.inventory.components.values().cloned().map(Arc::new).collect();
     let options = args::RunOptions { jobs: None, json: false, plain: true };
     let mut request = lab.bare_request(RunKind::Health, Mode::Apply, &options, components, hosts);
     request.scope = Scope::Health;
+    request.containers = Some(containers);
     let cancel = CancellationToken::new();
     let (events, mut inbox) = Events::channel();
     let watcher = tokio::spawn(cancel_at_interrupt(cancel.clone()));

@@ -6,6 +6,7 @@ mod config;
 mod cp;
 mod deploy;
 mod failure;
+mod history;
 mod image;
 mod inventory;
 mod lab;

@@ -93,6 +93,7 @@ impl Lab {
             prune: false,
             jobs: options.jobs,
             cache: cache(),
+            containers: None,
         }
     }
 }

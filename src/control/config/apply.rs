@@ -13,16 +13,17 @@ use super::{
     error::ConfigError,
     journal::JournalEntry,
     lock::Lock,
-    owned::Owned,
+    owned::{Owned, UNFINISHED},
+    rollback::replaced,
     store::Store,
 };
 
-/// Keys in a flat transaction: etcd's default limit of 128, less the record and the journal.
-const FLAT: usize = 126;
+/// Keys in a flat transaction: etcd's default limit of 128, less the record, the journal and what was replaced.
+pub(super) const FLAT: usize = 125;
 /// Keys per nested transaction and number of those: etcd counts both levels together against its 128.
-const NEST: usize = 60;
+pub(super) const NEST: usize = 60;
 /// Bytes per request: etcd's default limit is 1.5 MiB, and one value may have 1 MiB.
-const REQUEST: usize = 1_400_000;
+pub(super) const REQUEST: usize = 1_400_000;
 /// What a key costs in a request besides its texts.
 const OVERHEAD: usize = 64;
 
@@ -37,12 +38,14 @@ pub struct Applied {
     pub removed: usize,
 }
 
-/// Our record and the journal's entry as they go into the transaction.
+/// Our record, the journal's entry and the replaced values as they go into the transaction.
 struct Records {
     key: String,
     record: Owned,
     observed: i64,
     journal: Option<(String, Vec<u8>)>,
+    /// None when it is too much to keep.
+    replaced: Option<(String, Vec<u8>)>,
 }
 
 impl Store {
@@ -70,12 +73,18 @@ impl Store {
         record.run = format!("{:032x}", rand::random::<u128>());
         record.writes += 1;
         let journal = JournalEntry::of(comparison, record.writes).render();
-        let records = Records {
+        let number = record.writes;
+        let replaced = replaced(number, &comparison.changes, &comparison.writes).render();
+        let mut records = Records {
             key: self.own_key(&format!("owned/{}", comparison.component)),
+            replaced: replaced.map(|bytes| (self.replaced_key(&comparison.component, number), bytes)),
             journal: Some((self.journal_key(&comparison.component, record.writes), journal)),
             record,
             observed: comparison.record_revision,
         };
+        if cost(&comparison.writes) + records.cost() > REQUEST {
+            records.replaced = None;
+        }
         let size = cost(&comparison.writes) + records.cost();
         let inside = comparison.writes.iter().all(|write| is_below(&comparison.prefixes, &write.key));
         if size > REQUEST || comparison.writes.len() > NEST * NEST || (comparison.writes.len() > FLAT && !inside) {
@@ -104,13 +113,10 @@ impl Store {
             looks.push(TxnOp::get(records.key.as_str(), None));
             ops.extend(records.ops());
         }
-        let answer = self.transact(Txn::new().when(guards).and_then(ops).or_else(looks)).await?;
-        let revision = answer.header().map_or(0, ResponseHeader::revision);
-        if answer.succeeded() {
-            return Ok(revision);
-        }
-        let found = Found::of(&answer);
-        found.lock_is_ours(lock)?;
+        let found = match self.attempt(lock, guards, ops, looks).await? {
+            Attempt::Done(revision) => return Ok(revision),
+            Attempt::Refused(found) => found,
+        };
         match records {
             Some(records) if found.is_ours(records) => Ok(found.revision(&records.key)),
             Some(records) => {
@@ -120,7 +126,7 @@ impl Store {
             // Part of a split write. A key that holds what we want is our own write whose answer was lost.
             None => match writes.iter().find(|write| found.value(&write.key) != write.value.as_deref()) {
                 Some(moved) => Err(ConfigError::Conflict { key: moved.key.clone() }),
-                None => Ok(revision),
+                None => Ok(found.at),
             },
         }
     }
@@ -132,32 +138,16 @@ impl Store {
         comparison: &Comparison,
         records: &Records,
     ) -> Result<i64, ConfigError> {
-        let untouched = |prefix: &String| {
-            Compare::mod_revision(prefix.as_str(), CompareOp::Less, comparison.revision + 1).with_prefix()
-        };
         let mut guards = vec![lock.guard(), unmoved(&records.key, records.observed)];
-        guards.extend(comparison.prefixes.iter().map(untouched));
-        let mut ops: Vec<TxnOp> = comparison
-            .writes
-            .chunks(NEST)
-            .map(|writes| TxnOp::txn(Txn::new().and_then(writes.iter().map(Write::op).collect::<Vec<_>>())))
-            .collect();
+        guards.extend(comparison.prefixes.iter().map(|prefix| untouched(prefix, comparison.revision)));
+        let mut ops = bundled(&comparison.writes.iter().collect::<Vec<_>>());
         ops.extend(records.ops());
-        let moved = GetOptions::new()
-            .with_prefix()
-            .with_min_mod_revision(comparison.revision + 1)
-            .with_keys_only()
-            .with_limit(1);
         let mut looks = vec![lock.look(), TxnOp::get(records.key.as_str(), None)];
-        let below = comparison.prefixes.iter();
-        looks.extend(below.map(|prefix| TxnOp::get(prefix.as_str(), Some(moved.clone()))));
-        let answer = self.transact(Txn::new().when(guards).and_then(ops).or_else(looks)).await?;
-        let revision = answer.header().map_or(0, ResponseHeader::revision);
-        if answer.succeeded() {
-            return Ok(revision);
-        }
-        let found = Found::of(&answer);
-        found.lock_is_ours(lock)?;
+        looks.extend(comparison.prefixes.iter().map(|prefix| touched(prefix, comparison.revision)));
+        let found = match self.attempt(lock, guards, ops, looks).await? {
+            Attempt::Done(revision) => return Ok(revision),
+            Attempt::Refused(found) => found,
+        };
         if found.is_ours(records) {
             return Ok(found.revision(&records.key));
         }
@@ -177,8 +167,14 @@ impl Store {
         for (key, owned) in &comparison.owned_before {
             all.keys.entry(key.clone()).or_insert_with(|| owned.clone());
         }
-        all.run.push('+');
-        let first = Records { key: records.key.clone(), record: all, observed: records.observed, journal: None };
+        all.run.push(UNFINISHED);
+        let first = Records {
+            key: records.key.clone(),
+            record: all,
+            observed: records.observed,
+            journal: None,
+            replaced: None,
+        };
         records.observed = self.write_flat(lock, &[], Some(&first)).await?;
         let mut rest = comparison.writes.as_slice();
         while !rest.is_empty() {
@@ -208,7 +204,24 @@ impl Store {
         }
     }
 
-    async fn transact(&self, txn: Txn) -> Result<TxnResponse, ConfigError> {
+    /// Makes a transaction under the lock. That the lock is lost is an error.
+    pub(super) async fn attempt(
+        &self,
+        lock: &Lock<'_>,
+        guards: Vec<Compare>,
+        ops: Vec<TxnOp>,
+        looks: Vec<TxnOp>,
+    ) -> Result<Attempt, ConfigError> {
+        let answer = self.transact(Txn::new().when(guards).and_then(ops).or_else(looks)).await?;
+        let found = Found::of(&answer);
+        if answer.succeeded() {
+            return Ok(Attempt::Done(found.at));
+        }
+        found.lock_is_ours(lock)?;
+        Ok(Attempt::Refused(found))
+    }
+
+    pub(super) async fn transact(&self, txn: Txn) -> Result<TxnResponse, ConfigError> {
         self.connection
             .call("write the configuration", |client| {
                 let txn = txn.clone();
@@ -219,7 +232,7 @@ impl Store {
 }
 
 impl Write {
-    fn op(&self) -> TxnOp {
+    pub(super) fn op(&self) -> TxnOp {
         match &self.value {
             Some(value) => TxnOp::put(self.key.as_str(), value.as_slice(), None),
             None => TxnOp::delete(self.key.as_str(), None),
@@ -235,24 +248,35 @@ impl Write {
 impl Records {
     fn ops(&self) -> Vec<TxnOp> {
         let mut ops = vec![TxnOp::put(self.key.as_str(), self.record.render(), None)];
-        ops.extend(self.journal.as_ref().map(|(key, entry)| TxnOp::put(key.as_str(), entry.as_slice(), None)));
+        let beside = self.journal.iter().chain(&self.replaced);
+        ops.extend(beside.map(|(key, entry)| TxnOp::put(key.as_str(), entry.as_slice(), None)));
         ops
     }
 
     fn cost(&self) -> usize {
-        let journal = self.journal.as_ref().map_or(0, |(key, entry)| key.len() + entry.len());
-        self.record.render().len() + journal + 3 * (self.key.len() + OVERHEAD)
+        let beside: usize = self.journal.iter().chain(&self.replaced).map(|(key, entry)| key.len() + entry.len()).sum();
+        self.record.render().len() + beside + 3 * (self.key.len() + OVERHEAD)
     }
 }
 
+/// How a transaction under the lock ended.
+pub(super) enum Attempt {
+    /// It is made, at this revision.
+    Done(i64),
+    /// A guard did not hold.
+    Refused(Found),
+}
+
 /// What a refused transaction found.
-struct Found {
+pub(super) struct Found {
+    /// The revision that it was looked at.
+    pub(super) at: i64,
     /// Key to (created, changed, value).
     keys: BTreeMap<Vec<u8>, (i64, i64, Vec<u8>)>,
 }
 
 impl Found {
-    fn of(answer: &TxnResponse) -> Self {
+    pub(super) fn of(answer: &TxnResponse) -> Self {
         let mut keys = BTreeMap::new();
         for response in answer.op_responses() {
             if let TxnOpResponse::Get(mut get) = response {
@@ -263,10 +287,10 @@ impl Found {
                 }
             }
         }
-        Self { keys }
+        Self { at: answer.header().map_or(0, ResponseHeader::revision), keys }
     }
 
-    fn revision(&self, key: &str) -> i64 {
+    pub(super) fn revision(&self, key: &str) -> i64 {
         self.keys.get(key.as_bytes()).map_or(0, |(_, changed, _)| *changed)
     }
 
@@ -274,30 +298,50 @@ impl Found {
         self.keys.get(key.as_bytes()).map(|(_, _, value)| value.as_slice())
     }
 
-    fn below(&self, prefixes: &[String]) -> Option<&str> {
+    pub(super) fn below(&self, prefixes: &[String]) -> Option<&str> {
         self.keys.keys().filter_map(|key| std::str::from_utf8(key).ok()).find(|key| is_below(prefixes, key))
     }
 
-    fn lock_is_ours(&self, lock: &Lock<'_>) -> Result<(), ConfigError> {
+    pub(super) fn lock_is_ours(&self, lock: &Lock<'_>) -> Result<(), ConfigError> {
         let ours = self.keys.iter().any(|(key, (created, ..))| lock.is_ours(key, *created));
         if ours { Ok(()) } else { Err(ConfigError::LockLost) }
     }
 
     /// Whether the record is the one that we just tried to write: the write counted and its answer was lost.
     fn is_ours(&self, records: &Records) -> bool {
-        self.value(&records.key)
-            .and_then(|value| Owned::parse(&records.key, value).ok())
-            .is_some_and(|record| record.run == records.record.run)
+        self.is_from(&records.key, &records.record.run)
+    }
+
+    /// Whether the record at a key is the one of this write.
+    pub(super) fn is_from(&self, key: &str, run: &str) -> bool {
+        self.value(key).and_then(|value| Owned::parse(key, value).ok()).is_some_and(|record| record.run == run)
     }
 }
 
 /// True in a transaction as long as a key is as it was read.
-fn unmoved(key: &str, observed: i64) -> Compare {
+pub(super) fn unmoved(key: &str, observed: i64) -> Compare {
     Compare::mod_revision(key, CompareOp::Equal, observed)
 }
 
-fn cost(writes: &[Write]) -> usize {
-    writes.iter().map(Write::cost).sum()
+/// True in a transaction as long as no key below a prefix changed after a revision.
+pub(super) fn untouched(prefix: &str, revision: i64) -> Compare {
+    Compare::mod_revision(prefix, CompareOp::Less, revision + 1).with_prefix()
+}
+
+/// Looks for a key below a prefix that did.
+pub(super) fn touched(prefix: &str, revision: i64) -> TxnOp {
+    let changed = GetOptions::new().with_prefix().with_min_mod_revision(revision + 1);
+    TxnOp::get(prefix, Some(changed.with_keys_only().with_limit(1)))
+}
+
+/// More writes than one transaction takes, as transactions within one.
+pub(super) fn bundled(writes: &[&Write]) -> Vec<TxnOp> {
+    let bundle = |writes: &[&Write]| Txn::new().and_then(writes.iter().map(|write| write.op()).collect::<Vec<_>>());
+    writes.chunks(NEST).map(|writes| TxnOp::txn(bundle(writes))).collect()
+}
+
+pub(super) fn cost<'w>(writes: impl IntoIterator<Item = &'w Write>) -> usize {
+    writes.into_iter().map(Write::cost).sum()
 }
 
 /// How many of these fit into one request; at least one.
@@ -315,7 +359,7 @@ mod tests {
     use super::*;
 
     fn write(size: usize) -> Write {
-        Write { key: "/k".to_owned(), value: Some(vec![0; size]), observed: 0, digest_before: None }
+        Write { key: "/k".to_owned(), value: Some(vec![0; size]), observed: 0, digest_before: None, before: None }
     }
 
     #[test]

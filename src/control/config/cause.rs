@@ -23,23 +23,28 @@ impl From<Error> for Cause {
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut source: Option<&(dyn std::error::Error + 'static)> = match &self.0 {
-            Error::GRpcStatus(status) => std::error::Error::source(status),
-            Error::TransportError(error) => Some(error),
-            Error::IoError(error) => Some(error),
-            _ => None,
-        };
-        let mut innermost = None;
-        while let Some(error) = source {
-            innermost = Some(error);
-            source = error.source();
-        }
-        match (innermost, &self.0) {
-            (Some(error), _) => write!(f, "{error}"),
-            (None, Error::GRpcStatus(status)) => f.write_str(status.message().trim_start_matches("etcdserver: ")),
-            (None, error) => write!(f, "{error}"),
-        }
+        f.write_str(&innermost(&self.0))
     }
 }
 
 impl std::error::Error for Cause {}
+
+/// The innermost cause of an error of etcd, in words.
+pub(super) fn innermost(error: &Error) -> String {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = match error {
+        Error::GRpcStatus(status) => std::error::Error::source(status),
+        Error::TransportError(error) => Some(error),
+        Error::IoError(error) => Some(error),
+        _ => None,
+    };
+    let mut found = None;
+    while let Some(cause) = source {
+        found = Some(cause);
+        source = cause.source();
+    }
+    match (found, error) {
+        (Some(cause), _) => cause.to_string(),
+        (None, Error::GRpcStatus(status)) => status.message().trim_start_matches("etcdserver: ").to_owned(),
+        (None, error) => error.to_string(),
+    }
+}

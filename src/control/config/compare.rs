@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     error::ConfigError,
-    owned::{Owned, OwnedKey, digest},
+    owned::{Owned, OwnedKey, UNFINISHED, digest},
     store::{Entry, Store},
 };
 use crate::plan::{Action, ComponentName};
@@ -85,6 +85,8 @@ pub(super) struct Write {
     pub(super) observed: i64,
     /// BLAKE3 of what it held as read.
     pub(super) digest_before: Option<String>,
+    /// What it held as read.
+    pub(super) before: Option<Vec<u8>>,
 }
 
 impl Comparison {
@@ -153,12 +155,15 @@ impl Store {
         }
         let mut changes = Vec::new();
         let mut writes = Vec::new();
-        for change in differences(wish, &present, &own.keys, &claimed) {
+        for mut change in differences(wish, &present, &own.keys, &claimed) {
+            // Our own write that was cut off left keys that are not as its record says; no other hand did.
+            change.drifted &= !own.run.ends_with(UNFINISHED);
             let entry = present.get(&change.key);
             writes.push(Write {
                 value: wish.keys.get(&change.key).map(|value| value.bytes.clone()),
                 observed: entry.map_or(0, |entry| entry.revision),
                 digest_before: entry.map(|entry| digest(&entry.value)),
+                before: entry.map(|entry| entry.value.clone()),
                 key: change.key.clone(),
             });
             changes.push(change);
@@ -248,7 +253,7 @@ fn check(wish: &Wish) -> Result<(), ConfigError> {
 }
 
 /// A value as people read it.
-fn shown(bytes: &[u8], secret: bool) -> String {
+pub(super) fn shown(bytes: &[u8], secret: bool) -> String {
     if secret {
         return "***".to_owned();
     }
@@ -267,7 +272,7 @@ mod tests {
     }
 
     fn entry(key: &str, text: &str) -> (String, Entry) {
-        (key.to_owned(), Entry { key: key.to_owned(), value: text.into(), revision: 7 })
+        (key.to_owned(), Entry { key: key.to_owned(), value: text.into(), revision: 7, created: 7 })
     }
 
     fn wish(keys: &[(&str, &str)]) -> Wish {

@@ -1,6 +1,11 @@
 //! One login at one member at a time: dials, retries, moves to the next member.
 
-use std::{future::Future, io, time::Duration};
+use std::{
+    future::Future,
+    io,
+    sync::{Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
 
 use etcd_client::{Certificate, Channel, Client, ConnectOptions, Error, TlsOptions};
 use hyper_util::rt::TokioIo;
@@ -12,6 +17,7 @@ use tonic::{Code, Status, transport::Endpoint};
 
 use super::{
     access::{Dial, StoreAccess},
+    cause::innermost,
     error::ConfigError,
 };
 
@@ -19,8 +25,11 @@ use super::{
 const CONNECT: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(2));
 /// One call to a member that is connected, likewise. An election takes etcd 1 s.
 const CALL: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(3));
-/// All attempts of one call together: a member that restarts is back within it.
+/// How long an outage is borne, counted once for all calls: a member that restarts is back within it, and a run whose
+/// components all wait for an etcd that is gone does not wait again for each of them.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// One attempt when patience has run out.
+const BRIEF: Duration = Duration::from_secs(2);
 /// Logins within one call. Each takes etcd 50 ms and more.
 const MOST_LOGINS: u32 = 30;
 /// First and longest pause between attempts.
@@ -91,19 +100,44 @@ pub(super) struct Connection {
     access: StoreAccess,
     dial: Dial,
     state: Mutex<State>,
+    outage: StdMutex<Option<Outage>>,
 }
 
 struct State {
     client: Option<Client>,
+    /// Counts clients: who fails forgets the client that failed, not the one that somebody else has made since.
+    generation: u64,
     /// The member that is tried next.
     member: usize,
     /// Whether calls carry a login.
     login: bool,
 }
 
+/// Nobody answers, as far as the calls so far can tell.
+struct Outage {
+    /// When the first attempt that failed began.
+    since: Instant,
+    /// When the last one failed.
+    last: Instant,
+    /// Whether that took long: nobody refused it, nobody answered.
+    is_silent: bool,
+    why: String,
+}
+
+impl Outage {
+    fn patience_left(&self) -> Duration {
+        (self.since + PATIENCE).saturating_duration_since(Instant::now())
+    }
+
+    fn error(&self) -> Error {
+        Error::GRpcStatus(Status::unavailable(self.why.clone()))
+    }
+}
+
 impl Connection {
     pub(super) fn new(access: StoreAccess, dial: Dial) -> Self {
-        Self { access, dial, state: Mutex::new(State { client: None, member: 0, login: true }) }
+        let state = State { client: None, generation: 0, member: 0, login: true };
+        Self { access, dial, state: Mutex::new(state), outage: StdMutex::default() }
     }
 
     pub(super) fn access(&self) -> &StoreAccess {
@@ -133,7 +167,7 @@ impl Connection {
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<T, Error>>,
     {
-        let deadline = Instant::now() + PATIENCE;
+        let begun = Instant::now();
         let mut pause = PAUSES.0;
         let mut logins = 0;
         loop {
@@ -142,19 +176,25 @@ impl Connection {
                 Err(error) => error,
             };
             match Meaning::of(&error) {
-                Meaning::Unavailable if Instant::now() + pause < deadline => {
-                    self.forget(true).await;
+                Meaning::Unavailable if pause < self.patience_left() => {
                     sleep(pause).await;
                     pause = (pause * 2).min(PAUSES.1);
                 }
                 // Every login or role that anybody makes meanwhile ends all tokens, so the next one may be stale, too.
-                Meaning::StaleToken if logins < MOST_LOGINS && Instant::now() < deadline => {
-                    logins += 1;
-                    self.forget(false).await;
-                }
+                Meaning::StaleToken if logins < MOST_LOGINS && begun.elapsed() < PATIENCE => logins += 1,
                 _ => return Err(error),
             }
         }
+    }
+
+    /// One attempt and no more, within a moment: for a look whether etcd answers.
+    pub(super) async fn look<T, F, Fut>(&self, what: &str, call: F) -> Result<T, ConfigError>
+    where
+        F: Fn(Client) -> Fut,
+        Fut: Future<Output = Result<T, Error>>,
+    {
+        let looked = timeout(BRIEF, self.attempt(&call)).await.unwrap_or_else(|_| Err(too_slow("answer in time")));
+        looked.map_err(|error| self.explain(what, error))
     }
 
     async fn attempt<T, F, Fut>(&self, call: &F) -> Result<T, Error>
@@ -162,22 +202,85 @@ impl Connection {
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<T, Error>>,
     {
-        let client = self.client().await?;
-        timeout(self.limit(CALL), call(client)).await.unwrap_or_else(|_| Err(too_slow("answer in time")))
+        let (client, generation) = self.client().await?;
+        let begun = Instant::now();
+        let answer = timeout(self.limit(CALL), call(client)).await.unwrap_or_else(|_| Err(too_slow("answer in time")));
+        match answer.as_ref().err().map(Meaning::of) {
+            Some(Meaning::Unavailable) => {
+                if let Err(error) = &answer {
+                    self.note_failure(begun, error);
+                }
+                self.forget(generation, true).await;
+            }
+            Some(Meaning::StaleToken) => self.forget(generation, false).await,
+            _ => *self.outage() = None,
+        }
+        answer
     }
 
-    /// A client that is connected and logged in. The login costs etcd 50 ms and more (bcrypt), so it is kept.
-    pub(super) async fn client(&self) -> Result<Client, Error> {
+    /// A client that is connected and logged in, and its number. The login costs etcd 50 ms and more (bcrypt), so it is
+    /// kept. Who waits while somebody else tries to connect shares what comes of it.
+    async fn client(&self) -> Result<(Client, u64), Error> {
+        let begun = Instant::now();
         let mut state = self.state.lock().await;
         if let Some(client) = &state.client {
-            return Ok(client.clone());
+            return Ok((client.clone(), state.generation));
         }
+        if let Some(error) = self.known_failure(begun) {
+            return Err(error);
+        }
+        let begun = Instant::now();
         let (host, port) = &self.access.endpoints[state.member % self.access.endpoints.len()];
         let connecting = self.connect(host, *port, state.login);
-        let client =
-            timeout(self.limit(CONNECT), connecting).await.unwrap_or_else(|_| Err(too_slow("accept us in time")))?;
-        state.client = Some(client.clone());
-        Ok(client)
+        let limit = self.limit(CONNECT).min(self.patience_left().max(BRIEF));
+        let connected = timeout(limit, connecting).await.unwrap_or_else(|_| Err(too_slow("accept us in time")));
+        match &connected {
+            Ok(client) => {
+                state.client = Some(client.clone());
+                state.generation += 1;
+                // Without a login nothing has travelled yet.
+                if state.login {
+                    *self.outage() = None;
+                }
+            }
+            Err(error) if Meaning::of(error) == Meaning::Unavailable => {
+                self.note_failure(begun, error);
+                state.member = state.member.wrapping_add(1);
+            }
+            Err(_) => *self.outage() = None,
+        }
+        Ok((connected?, state.generation))
+    }
+
+    fn outage(&self) -> std::sync::MutexGuard<'_, Option<Outage>> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is left of the patience that all calls share.
+    fn patience_left(&self) -> Duration {
+        self.outage().as_ref().map_or(PATIENCE, Outage::patience_left)
+    }
+
+    fn note_failure(&self, begun: Instant, error: &Error) {
+        let mut outage = self.outage();
+        let (why, is_silent) = (innermost(error), begun.elapsed() >= BRIEF / 2);
+        match &mut *outage {
+            // One that nobody has looked at for a while may have been over in between.
+            Some(known) if known.last.elapsed() < PATIENCE => {
+                (known.last, known.is_silent, known.why) = (Instant::now(), is_silent, why);
+            }
+            _ => *outage = Some(Outage { since: begun, last: Instant::now(), is_silent, why }),
+        }
+    }
+
+    /// The failure of an attempt that was under way after `begun`, or of one so short ago that it is no use to wait for
+    /// another.
+    fn known_failure(&self, begun: Instant) -> Option<Error> {
+        let outage = self.outage();
+        let known = outage.as_ref()?;
+        let is_shared = known.last >= begun;
+        let is_fresh = known.is_silent && known.patience_left().is_zero() && known.last.elapsed() < BRIEF;
+        (is_shared || is_fresh).then(|| known.error())
     }
 
     /// The client as it is, if there is one: for cleaning up without waiting.
@@ -189,8 +292,12 @@ impl Connection {
         if self.access.endpoints.len() == 1 { alone } else { with_others }
     }
 
-    async fn forget(&self, next_member: bool) {
+    /// Lets go of the client with this number, if it is still the one in use.
+    async fn forget(&self, generation: u64, next_member: bool) {
         let mut state = self.state.lock().await;
+        if state.generation != generation || state.client.is_none() {
+            return;
+        }
         state.client = None;
         if next_member {
             state.member = state.member.wrapping_add(1);
@@ -229,7 +336,7 @@ impl Connection {
         let endpoints = self.access.endpoints_text();
         match Meaning::of(&error) {
             Meaning::Tls => ConfigError::Tls { endpoints, source: error.into() },
-            Meaning::Unavailable => ConfigError::Unreachable { endpoints, source: error.into() },
+            Meaning::Unavailable => ConfigError::Unreachable { endpoints, what: what.to_owned(), source: error.into() },
             Meaning::LoginRefused | Meaning::StaleToken => {
                 ConfigError::LoginRefused { endpoints, user: self.access.user.clone() }
             }

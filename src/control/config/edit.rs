@@ -7,7 +7,8 @@ use super::{
     error::ConfigError,
     journal::JournalEntry,
     owned::{Owned, digest},
-    store::Store,
+    replaced::{Held, Replaced},
+    store::{Entry, Store},
 };
 use crate::plan::{Action, ComponentName};
 
@@ -72,6 +73,11 @@ impl Store {
             let entry = JournalEntry::of_edit(key, action, old, digest(value), record.writes);
             guards.push(Compare::mod_revision(record_key.as_str(), CompareOp::Equal, revision));
             writes.push(TxnOp::put(self.journal_key(&component, record.writes), entry.render(), None));
+            let secret = record.keys.get(key).is_some_and(|owned| owned.secret);
+            let before = found.as_ref().map(|entry| Held::new(&entry.value, secret));
+            if let Some(replaced) = Replaced::new(record.writes, [(key.to_owned(), before)]).render() {
+                writes.push(TxnOp::put(self.replaced_key(&component, record.writes), replaced, None));
+            }
             writes.push(TxnOp::put(record_key, record.render(), None));
         }
         let txn = Txn::new().when(guards).and_then(writes);
@@ -95,18 +101,19 @@ impl Store {
         }
     }
 
-    /// The components that we keep a record of, and the keys that they own.
+    /// The components that we keep a record of, and the keys that they own; the one that came last is first.
+    ///
+    /// A component is written when what it needs is healthy, so that in this order nothing goes before what uses it.
     pub async fn components(&self) -> Result<Vec<(ComponentName, Vec<String>)>, ConfigError> {
-        let mut found = Vec::new();
-        for (name, record, _) in self.records().await? {
-            found.push((name, record.keys.into_keys().collect()));
-        }
-        Ok(found)
+        let mut records = self.records().await?;
+        records.sort_by_key(|(_, _, entry)| std::cmp::Reverse(entry.created));
+        Ok(records.into_iter().map(|(name, record, _)| (name, record.keys.into_keys().collect())).collect())
     }
 
-    /// Forgets a component that owns nothing any more: its record and its journal.
+    /// Forgets a component that owns nothing any more: its history, then its record. As long as that is there, a run that
+    /// was cut off does it again.
     pub async fn forget(&self, component: &ComponentName) -> Result<(), ConfigError> {
-        for key in [format!("owned/{component}"), format!("journal/{component}/")] {
+        for key in [format!("journal/{component}/"), format!("replaced/{component}/"), format!("owned/{component}")] {
             let whole = self.own_key(&key);
             self.connection
                 .call("forget a component", |mut client| {
@@ -119,13 +126,13 @@ impl Store {
         Ok(())
     }
 
-    async fn records(&self) -> Result<Vec<(ComponentName, Owned, i64)>, ConfigError> {
+    async fn records(&self) -> Result<Vec<(ComponentName, Owned, Entry)>, ConfigError> {
         let prefix = self.own_key("owned/");
         let mut found = Vec::new();
         for entry in self.get(&prefix).await? {
             let record = Owned::parse(&entry.key, &entry.value)?;
             if let Some(name) = entry.key.strip_prefix(&prefix).and_then(|name| name.parse().ok()) {
-                found.push((name, record, entry.revision));
+                found.push((name, record, entry));
             }
         }
         Ok(found)
@@ -133,6 +140,7 @@ impl Store {
 
     /// The component whose recipe wrote a key, its record and the record's revision.
     async fn owner_of(&self, key: &str) -> Result<Option<(ComponentName, Owned, i64)>, ConfigError> {
-        Ok(self.records().await?.into_iter().find(|(_, record, _)| record.keys.contains_key(key)))
+        let found = self.records().await?.into_iter().find(|(_, record, _)| record.keys.contains_key(key));
+        Ok(found.map(|(name, record, entry)| (name, record, entry.revision)))
     }
 }

@@ -6,11 +6,14 @@ use crate::plan::ComponentName;
 /// Why something about etcd failed. No variant holds a password or a value.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// No member answered before the deadline.
-    #[error("etcd at {endpoints} does not answer")]
+    /// No member answered before the deadline. A write that this ended is either wholly there or not at all, unless it was
+    /// too large for one request.
+    #[error("etcd at {endpoints} does not answer: cannot {what}")]
     Unreachable {
         /// The members tried.
         endpoints: String,
+        /// What was tried, in words that follow "cannot".
+        what: String,
         /// The last failure.
         #[source]
         source: Cause,
@@ -44,12 +47,14 @@ pub enum ConfigError {
         key: String,
     },
     /// Somebody else writes and did not finish in time.
-    #[error("the lab's configuration is locked by {owner} for more than {waited} s")]
+    #[error("the lab's configuration is locked by {owner} for more than {waited} s{}", ends_in(*left))]
     LockHeld {
         /// Who, as they wrote it themselves.
         owner: String,
         /// How long we waited, in seconds.
         waited: u64,
+        /// When the lock ends by itself if that run is dead, in seconds from now, as far as is known.
+        left: Option<u64>,
     },
     /// Our lock ran out before the write. Nothing of this write happened.
     #[error("the lock on the lab's configuration was lost before the write")]
@@ -104,6 +109,38 @@ pub enum ConfigError {
         #[source]
         source: serde_json::Error,
     },
+    /// Nothing that could be gone back to.
+    #[error("there is no run or revision `{run}` in the history of the lab's configuration")]
+    NoSuchRun {
+        /// What was named.
+        run: String,
+    },
+    /// The history does not hold what going back needs.
+    #[error("what write {number} of component `{component}` replaced is not kept any more")]
+    NotKept {
+        /// Whose.
+        component: ComponentName,
+        /// The number of the first write that would have to be undone.
+        number: u64,
+    },
+    /// A key does not hold what we wrote last. Nothing was rolled back.
+    #[error("key `{key}` was changed by another hand since we wrote it last")]
+    Changed {
+        /// Which key.
+        key: String,
+    },
+    /// Two components wrote one key since.
+    #[error("key `{key}` went from one component to another since then")]
+    Shared {
+        /// Which key.
+        key: String,
+    },
+    /// Going back does not fit into one transaction.
+    #[error("{keys} keys are too many to go back in one transaction")]
+    TooMuch {
+        /// How many.
+        keys: usize,
+    },
     /// etcd answered with an error.
     #[error("etcd failed to {what}")]
     Etcd {
@@ -127,8 +164,13 @@ impl ConfigError {
             }
             Self::AuthOff { .. } => "deploy the etcd component first: it switches authentication on",
             Self::Conflict { .. } => "run it again: it starts from what the key holds now",
-            Self::LockHeld { .. } => "wait for the other run; a dead one's lock ends by itself within a minute",
+            Self::LockHeld { .. } => "run it again when the other run has ended; a dead one's lock ends by itself",
             Self::LockLost => "run it again",
+            Self::NoSuchRun { .. } => "see what there is: ovs-cuisine config history INVENTORY",
+            Self::NotKept { .. } => "go back less far, or deploy an older state of the inventory and its recipes",
+            Self::Changed { .. } => "set it to what it was (`config set`), or deploy: recipes decide again",
+            Self::Shared { .. } => "go back less far: an owner changed; or deploy an older state of the inventory",
+            Self::TooMuch { .. } => "name some components: --only COMPONENTS",
             Self::ValueTooLarge { .. } => "push large content with `sync` and keep only its path in etcd",
             Self::Record { .. } => "remove that key with etcdctl: our keys are adopted again at the next deploy",
             Self::Tls { .. }
@@ -143,8 +185,17 @@ impl ConfigError {
         Some(hint.to_owned())
     }
 
+    /// Whether nobody could look: etcd was not reached, or did not let us in.
+    pub fn is_of_access(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::LoginRefused { .. } | Self::Tls { .. })
+    }
+
     /// Whether etcd could not be reached at all, as opposed to having answered.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
+}
+
+fn ends_in(left: Option<u64>) -> String {
+    left.map_or_else(String::new, |seconds| format!("; the lock ends by itself in {seconds} s"))
 }

@@ -1,16 +1,28 @@
 //! What was written when and by whom: the last hundred writes of each component, kept in etcd beside the keys.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::LazyLock,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::{compare::Comparison, error::ConfigError, lock::owner, owned::digest, store::Store};
+use super::{
+    compare::{Comparison, KeyChange, Write},
+    error::ConfigError,
+    holder::owner,
+    owned::digest,
+    store::Store,
+};
 use crate::plan::{Action, ComponentName};
 
 /// Writes kept per component; the oldest is overwritten.
 const KEPT: u64 = 100;
 /// Keys listed per write; more are only counted, so that an entry stays far below etcd's limit.
 const LISTED: usize = 1000;
+
+/// What all writes of this process have in common.
+static RUN: LazyLock<String> = LazyLock::new(|| format!("r{:08x}", rand::random::<u32>()));
 
 /// One write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +33,12 @@ pub struct JournalEntry {
     pub at: u64,
     /// Who: `user@machine (process 1)`.
     pub by: String,
+    /// The run of this program that it was part of, such as `r1f00ba42`; empty in entries of earlier versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub run: String,
+    /// The revision that it went back to, when it was a rollback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub back_to: Option<i64>,
     /// Keys written or removed in all.
     pub count: usize,
     /// The first 1000 of them.
@@ -45,20 +63,36 @@ pub struct JournalChange {
 impl JournalEntry {
     /// The entry of a write that is about to happen.
     pub(super) fn of(comparison: &Comparison, number: u64) -> Self {
-        let changes =
-            comparison.changes.iter().zip(&comparison.writes).take(LISTED).map(|(change, write)| JournalChange {
-                key: change.key.clone(),
-                action: change.action,
-                before: write.digest_before.clone(),
-                after: write.value.as_deref().map(digest),
-            });
-        Self { number, at: now(), by: owner(), count: comparison.changes.len(), changes: changes.collect() }
+        Self::of_changes(&comparison.changes, &comparison.writes, number)
+    }
+
+    /// The entry of a component's share of a rollback.
+    pub(super) fn of_rollback(changes: &[KeyChange], writes: &[Write], back_to: i64, number: u64) -> Self {
+        Self { back_to: Some(back_to), ..Self::of_changes(changes, writes, number) }
+    }
+
+    fn of_changes(changes: &[KeyChange], writes: &[Write], number: u64) -> Self {
+        let listed = changes.iter().zip(writes).take(LISTED).map(|(change, write)| JournalChange {
+            key: change.key.clone(),
+            action: change.action,
+            before: write.digest_before.clone(),
+            after: write.value.as_deref().map(digest),
+        });
+        Self {
+            number,
+            at: now(),
+            by: owner(),
+            run: RUN.clone(),
+            back_to: None,
+            count: changes.len(),
+            changes: listed.collect(),
+        }
     }
 
     /// The entry of one key's change by hand.
     pub(super) fn of_edit(key: &str, action: Action, before: Option<String>, after: String, number: u64) -> Self {
         let change = JournalChange { key: key.to_owned(), action, before, after: Some(after) };
-        Self { number, at: now(), by: owner(), count: 1, changes: vec![change] }
+        Self { number, at: now(), by: owner(), run: RUN.clone(), back_to: None, count: 1, changes: vec![change] }
     }
 
     pub(super) fn render(&self) -> Vec<u8> {

@@ -1,11 +1,19 @@
 //! The lab's write lock in etcd: a key with a lease, so that a dead run's lock ends by itself.
+//!
+//! Every write is guarded by the revision at which its lock was made, so a lock may be broken at any time: whoever held it
+//! writes nothing more. That is done when its holder can be seen to be gone (a process of this machine that ended, or this
+//! very process, whose answer from etcd was lost); a holder elsewhere is waited for.
 
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp, TxnOpResponse};
 use tokio::time::{Instant, sleep};
 
-use super::{error::ConfigError, store::Store};
+use super::{
+    error::ConfigError,
+    holder::{self, Mark},
+    store::Store,
+};
 
 /// How long a lock outlives the run that took it, in seconds. Longer than any write of ours takes with all its retries.
 const LEASE: i64 = 60;
@@ -21,6 +29,14 @@ pub(super) struct Lock<'a> {
     key: String,
     /// The revision at which the lock's key was made: whoever takes the lock later has another.
     created: i64,
+    mark: Mark,
+}
+
+/// Somebody else's lock.
+struct Held {
+    value: Vec<u8>,
+    created: i64,
+    lease: i64,
 }
 
 impl Store {
@@ -30,18 +46,25 @@ impl Store {
             self.connection.call("get a lease", |mut client| async move { client.lease_grant(LEASE, None).await });
         let lease = granted.await?.id();
         // From here on the lease is revoked however this ends.
-        let mut lock = Lock { store: self, lease: Some(lease), key: self.own_key("lock"), created: 0 };
+        let (key, mark) = (self.own_key("lock"), Mark::new());
+        let mut lock = Lock { store: self, lease: Some(lease), key, created: 0, mark };
         let deadline = Instant::now() + WAIT;
         let mut pause = PAUSES.0;
         loop {
-            match self.try_lock(&lock.key, lease).await? {
+            match self.try_lock(&lock, lease).await? {
                 Ok(created) => {
                     lock.created = created;
                     return Ok(lock);
                 }
-                Err(owner) if Instant::now() + pause >= deadline => {
+                Err(Some(held)) if holder::is_gone(&held.value) => self.break_lock(&lock.key, &held).await?,
+                Err(held) if Instant::now() + pause >= deadline => {
+                    let left = match &held {
+                        Some(held) => self.lease_left(held.lease).await,
+                        None => None,
+                    };
                     lock.release().await;
-                    return Err(ConfigError::LockHeld { owner, waited: WAIT.as_secs() });
+                    let owner = held.map_or_else(|| "another run".to_owned(), |held| holder::name(&held.value));
+                    return Err(ConfigError::LockHeld { owner, waited: WAIT.as_secs(), left });
                 }
                 Err(_) => {
                     sleep(pause).await;
@@ -52,10 +75,11 @@ impl Store {
     }
 
     /// The revision at which our lock was made, or who holds it. Bears being called twice with one lease.
-    async fn try_lock(&self, key: &str, lease: i64) -> Result<Result<i64, String>, ConfigError> {
+    async fn try_lock(&self, lock: &Lock<'_>, lease: i64) -> Result<Result<i64, Option<Held>>, ConfigError> {
+        let key = lock.key.as_str();
         let txn = Txn::new()
             .when([Compare::version(key, CompareOp::Equal, 0)])
-            .and_then([TxnOp::put(key, owner(), Some(PutOptions::new().with_lease(lease)))])
+            .and_then([TxnOp::put(key, lock.mark.value(), Some(PutOptions::new().with_lease(lease)))])
             .or_else([TxnOp::get(key, None)]);
         let answer = self
             .connection
@@ -71,11 +95,40 @@ impl Store {
             if let TxnOpResponse::Get(found) = response
                 && let Some(kv) = found.kvs().first()
             {
-                let ours = kv.lease() == lease;
-                return Ok(if ours { Ok(kv.create_revision()) } else { Err(name(kv.value())) });
+                if kv.lease() == lease {
+                    return Ok(Ok(kv.create_revision()));
+                }
+                let held = Held { value: kv.value().to_vec(), created: kv.create_revision(), lease: kv.lease() };
+                return Ok(Err(Some(held)));
             }
         }
-        Ok(Err("nobody".to_owned()))
+        Ok(Err(None))
+    }
+
+    /// Removes this very lock, not one that somebody has taken since.
+    async fn break_lock(&self, key: &str, held: &Held) -> Result<(), ConfigError> {
+        tracing::info!("the lab's lock of {} is broken: that run has ended", holder::name(&held.value));
+        let txn = Txn::new()
+            .when([Compare::create_revision(key, CompareOp::Equal, held.created)])
+            .and_then([TxnOp::delete(key, None)]);
+        self.connection
+            .call("break the lock of a run that has ended", |mut client| {
+                let txn = txn.clone();
+                async move { client.txn(txn).await.map(drop) }
+            })
+            .await
+    }
+
+    /// Seconds until a lease ends by itself; none when that cannot be told.
+    async fn lease_left(&self, lease: i64) -> Option<u64> {
+        let asked = self
+            .connection
+            .look(
+                "ask how long a lease lasts",
+                |mut client| async move { client.lease_time_to_live(lease, None).await },
+            )
+            .await;
+        u64::try_from(asked.ok()?.ttl()).ok()
     }
 }
 
@@ -120,16 +173,4 @@ impl Drop for Lock<'_> {
             runtime.spawn(async move { client.lease_revoke(lease).await });
         }
     }
-}
-
-/// Who we are, for the run that has to wait for us.
-pub(super) fn owner() -> String {
-    let user = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".to_owned());
-    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{user}@{machine} (process {})", std::process::id())
-}
-
-fn name(value: &[u8]) -> String {
-    let text: String = String::from_utf8_lossy(value).chars().filter(|c| !c.is_control()).take(200).collect();
-    if text.is_empty() { "another run".to_owned() } else { text }
 }

@@ -11,9 +11,12 @@ mod compare;
 mod connection;
 mod edit;
 mod error;
+mod holder;
 mod journal;
 mod lock;
 mod owned;
+mod replaced;
+mod rollback;
 mod store;
 
 pub use access::{BoxFuture, Dial, StoreAccess, Stream, render_etcd_link};
@@ -24,4 +27,5 @@ pub use compare::{Comparison, KeyChange, Value, Wish};
 pub use edit::Edited;
 pub use error::ConfigError;
 pub use journal::{JournalChange, JournalEntry};
+pub use rollback::{Rollback, Target, Written};
 pub use store::{Entry, Store};

@@ -9,6 +9,9 @@ use super::error::ConfigError;
 /// The form of the record; a later one is refused rather than misread.
 const VERSION: u32 = 1;
 
+/// How `run` ends while a write of several transactions is under way: the record names keys of before and of after.
+pub(super) const UNFINISHED: char = '+';
+
 /// What we wrote for one component. JSON at `/ovs-cuisine/<lab>/owned/<component>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use etcd_client::{Error, GetOptions, GetResponse};
+use etcd_client::{Error, GetOptions, GetResponse, KeyValue};
 
 use super::{
     access::{Dial, StoreAccess},
@@ -36,6 +36,8 @@ pub struct Entry {
     pub value: Vec<u8>,
     /// The revision of its last change.
     pub revision: i64,
+    /// The revision that it was made at.
+    pub created: i64,
 }
 
 impl Store {
@@ -79,6 +81,16 @@ impl Store {
         self.connection.access()
     }
 
+    /// Whether etcd answers right now: one attempt, 2 s. [`ConfigError::Unreachable`] when it does not.
+    pub async fn look(&self) -> Result<(), ConfigError> {
+        let key = self.own_key("lock");
+        let read = |client: etcd_client::Client| {
+            let (key, options) = (key.clone(), GetOptions::new().with_keys_only());
+            async move { client.kv_client().get(key, Some(options)).await.map(drop) }
+        };
+        self.connection.look("read", read).await
+    }
+
     /// All keys below a prefix, in order, from one revision. The prefix must end in `/`.
     pub async fn get(&self, prefix: &str) -> Result<Vec<Entry>, ConfigError> {
         Ok(self.get_at(prefix, 0).await?.0)
@@ -96,7 +108,7 @@ impl Store {
                 // Later pages come from the revision of the first one: the keys belong together.
                 revision = answer.header().map_or(0, etcd_client::ResponseHeader::revision);
             }
-            entries.extend(answer.kvs().iter().filter_map(|kv| entry(kv.key(), kv.value(), kv.mod_revision())));
+            entries.extend(answer.kvs().iter().filter_map(entry));
             match answer.kvs().last() {
                 Some(last) if answer.more() => start = format!("{}\0", String::from_utf8_lossy(last.key())),
                 _ => return Ok((entries, revision)),
@@ -107,7 +119,7 @@ impl Store {
     /// One key, at a revision (0: the newest).
     pub(super) async fn get_one(&self, key: &str, revision: i64) -> Result<Option<Entry>, ConfigError> {
         let answer = self.range(&format!("read `{key}`"), key, GetOptions::new().with_revision(revision)).await?;
-        Ok(answer.kvs().first().and_then(|kv| entry(kv.key(), kv.value(), kv.mod_revision())))
+        Ok(answer.kvs().first().and_then(entry))
     }
 
     async fn range(&self, what: &str, key: &str, options: GetOptions) -> Result<GetResponse, ConfigError> {
@@ -153,8 +165,9 @@ impl Store {
 }
 
 /// Keys that are not UTF-8 are none of ours and cannot be shown.
-fn entry(key: &[u8], value: &[u8], revision: i64) -> Option<Entry> {
-    Some(Entry { key: std::str::from_utf8(key).ok()?.to_owned(), value: value.to_vec(), revision })
+fn entry(kv: &KeyValue) -> Option<Entry> {
+    let (key, value) = (std::str::from_utf8(kv.key()).ok()?.to_owned(), kv.value().to_vec());
+    Some(Entry { key, value, revision: kv.mod_revision(), created: kv.create_revision() })
 }
 
 /// The first key after all keys with this prefix, as etcd's own clients compute it.

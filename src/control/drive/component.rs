@@ -16,9 +16,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     HostError, HostSession,
     error::{chain, problem},
+    evaluate::Part,
     ledger::{elapsed, worst},
+    ports::error_of,
     push::{pushed_part, reduced},
-    run::{Crew, Part, Scope},
+    run::{Crew, Scope},
 };
 use crate::{
     control::{
@@ -36,8 +38,10 @@ pub(super) enum Evaluated {
     Ready(Arc<HostSession>, Box<Evaluation>),
     /// Plan mode: the host does not exist yet.
     Absent,
-    /// The host or the recipe failed, or the host is out of the run.
+    /// The host failed, or is out of the run.
     Out(Status),
+    /// The recipe failed for the host.
+    Refused,
 }
 
 /// Brings one component to its recipe's state, or in check mode says how it differs.
@@ -58,6 +62,11 @@ async fn run_parts(crew: &Arc<Crew>, component: &Arc<Component>, hosts: &[HostNa
     for (host, status) in prepared.iter().filter(|(_, status)| **status >= Status::NotAttempted) {
         evaluations.insert(host.clone(), Evaluated::Out(*status));
     }
+    crew.note_plans(&mut evaluations);
+    if let Some(error) = error_of(crew.ports.clashes(Some(&component.name))) {
+        crew.component_failed(component, None, problem(&error, error.hint())).await;
+        return (Status::Failed, None);
+    }
     let is_store = crew.is_store(component);
     // A store cannot hold keys before it runs; everything else has its keys before its hosts are touched.
     let mut keys = Status::Unchanged;
@@ -65,6 +74,11 @@ async fn run_parts(crew: &Arc<Crew>, component: &Arc<Component>, hosts: &[HostNa
         return (crew.configure(component, &evaluations).await, None);
     }
     if !is_store && !crew.is_push() {
+        if crew.mode == Mode::Apply
+            && let Some(status) = stands_in_the_way(&evaluations)
+        {
+            return (status, None);
+        }
         keys = crew.configure(component, &evaluations).await;
         if keys >= Status::NotAttempted {
             return (keys, None);
@@ -80,10 +94,27 @@ async fn run_parts(crew: &Arc<Crew>, component: &Arc<Component>, hosts: &[HostNa
         statuses.insert(host, end.status.max(before));
     }
     let status = worst(&statuses);
+    if status == Status::Failed && !is_store {
+        crew.look_for_cause(component).await;
+    }
     if is_store && status < Status::NotAttempted && !crew.is_push() {
         keys = crew.open_store(component).await;
     }
     (status.max(keys), healthy)
+}
+
+/// Why a component's keys are not even written: its recipe refused a host, or no host of it can be worked on. Services
+/// would follow keys whose other half never comes.
+fn stands_in_the_way(evaluations: &BTreeMap<HostName, Evaluated>) -> Option<Status> {
+    let out = |evaluated: &Evaluated| match evaluated {
+        Evaluated::Out(status) => Some(*status),
+        Evaluated::Refused => Some(Status::Failed),
+        Evaluated::Ready(..) | Evaluated::Absent => None,
+    };
+    let is_refused = evaluations.values().any(|evaluated| matches!(evaluated, Evaluated::Refused));
+    let none_is_left = !evaluations.is_empty() && evaluations.values().all(|evaluated| out(evaluated).is_some());
+    let worst = evaluations.values().filter_map(out).max();
+    worst.filter(|_| is_refused || none_is_left)
 }
 
 async fn evaluate_all(
@@ -132,7 +163,7 @@ async fn evaluate(crew: &Arc<Crew>, component: &Arc<Component>, host: &HostName)
         }
         Err(failure) => {
             crew.component_failed(component, Some(host), failure).await;
-            Evaluated::Out(Status::Failed)
+            Evaluated::Refused
         }
     }
 }
@@ -180,6 +211,7 @@ async fn apply_some(
             let _turn = turns.acquire().await;
             let end = match evaluated {
                 Evaluated::Out(status) => HostEnd::of(status),
+                Evaluated::Refused => HostEnd::of(Status::Failed),
                 Evaluated::Absent => HostEnd::of(Status::Unknown),
                 Evaluated::Ready(..) if stop.is_cancelled() || crew.cancel.is_cancelled() => {
                     HostEnd::of(Status::NotAttempted)
@@ -206,7 +238,14 @@ async fn apply(
 ) -> HostEnd {
     let steps = u32::try_from(plan.steps.len()).unwrap_or(u32::MAX);
     crew.events.send(RunEvent::Planned { component: component.name.clone(), host: host.clone(), steps }).await;
-    let status = run_steps(crew, component, host, session, plan, crew.mode).await;
+    let mut status = run_steps(crew, component, host, session, plan, crew.mode).await;
+    if status < Status::NotAttempted {
+        // Afterwards: what goes may be needed until then, as an ASD is by whoever moves what it holds elsewhere.
+        status = status.max(crew.clear_leftovers(component, host, session).await);
+    }
+    if status < Status::NotAttempted && crew.mode == Mode::Apply {
+        crew.ports.applied(&component.name, host);
+    }
     // A push that brought nothing restarted nothing, so there is nothing to probe.
     let is_idle = crew.is_push() && status == Status::Unchanged;
     if status >= Status::NotAttempted || crew.mode == Mode::Check || is_idle || crew.is_safe(component) {
@@ -382,7 +421,10 @@ async fn prepare(crew: &Arc<Crew>, component: &Arc<Component>, host: &HostName) 
     let Ok(session) = crew.fleet.session(host).await else { return Status::Unchanged };
     match crew.evaluate_part(Part::Prepare, component, host, &session).await {
         Ok(None) => Status::Unchanged,
-        Ok(Some(plan)) => run_steps(crew, component, host, &session, plan, crew.mode).await,
+        Ok(Some(plan)) => {
+            crew.wishes.note(&plan);
+            run_steps(crew, component, host, &session, plan, crew.mode).await
+        }
         Err(failure) => {
             crew.component_failed(component, Some(host), failure).await;
             Status::Failed

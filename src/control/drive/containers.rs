@@ -3,10 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     time::Instant,
 };
 
@@ -50,7 +47,7 @@ pub(super) fn container_hosts(inventory: &Inventory, hosts: &[HostName]) -> Vec<
     hosts.iter().filter(is_container).cloned().collect()
 }
 
-/// Compares the containers with the inventory and writes nothing.
+/// Compares the containers with the inventory and writes nothing. What a deploy would refuse is an error here, too.
 pub(super) async fn compare(
     fleet: &Fleet,
     inventory: &Inventory,
@@ -63,7 +60,9 @@ pub(super) async fn compare(
     if hosts.is_empty() {
         return Ok(report);
     }
-    for sight in fleet.engine().await?.inspect(inventory, &hosts, keyring).await? {
+    let survey = fleet.engine().await?.foresee(inventory, &hosts, keyring).await?;
+    tell(survey.notice, events).await;
+    for sight in survey.sights {
         let Some((action, why)) = sight.needs() else { continue };
         report.changed += 1;
         let absence = match action {
@@ -99,6 +98,7 @@ pub(super) async fn ensure(
         }
     };
     let done = engine.up(inventory, &hosts, keyring, on_event).await?;
+    tell(done.notice, events).await;
     for host in done.created.iter().chain(&done.recreated).chain(&done.started) {
         fleet.expect_start(host);
         report.changed += 1;
@@ -106,6 +106,13 @@ pub(super) async fn ensure(
     report.created = done.created;
     report.failed = done.failed;
     Ok(report)
+}
+
+/// Says what somebody should know about the lab's network.
+async fn tell(notice: Option<String>, events: &Events) {
+    if let Some(text) = notice {
+        events.send(RunEvent::Warning { host: None, text }).await;
+    }
 }
 
 /// Removes the containers that this run created and that never let us in, so that a failed start leaves nothing.
@@ -145,25 +152,19 @@ pub async fn down(fleet: &Fleet, inventory: &Inventory, down: &Down, events: &Ev
             events.hint(RunEvent::Warning { host: None, text: format!("volume or network {} removed", event.name) });
         }
     };
-    engine.down(&inventory.lab.name, down.hosts.as_deref(), down.volumes, on_event).await?;
+    let notice = engine.down(&inventory.lab.name, down.hosts.as_deref(), down.volumes, on_event).await?;
+    tell(notice, events).await;
     Ok(removed.into_inner())
 }
 
-/// The numeric addresses of a lab's containers; those that do not run have none.
-pub(super) async fn addresses(
-    fleet: &Arc<Fleet>,
-    inventory: &Inventory,
-) -> Result<BTreeMap<HostName, IpAddr>, DriveError> {
-    // An engine that nothing is asked of need not answer.
-    if !inventory.hosts.values().any(|host| matches!(host.access, Access::Container(_))) {
-        return Ok(BTreeMap::new());
-    }
+/// The numeric addresses of a lab's containers, also of those that do not run and keep theirs.
+pub(super) fn addresses(containers: Vec<ContainerStatus>) -> BTreeMap<HostName, IpAddr> {
     let numeric = |container: ContainerStatus| Some((container.host, container.address?.parse().ok()?));
-    Ok(fleet.engine().await?.ps(inventory).await?.into_iter().filter_map(numeric).collect())
+    containers.into_iter().filter_map(numeric).collect()
 }
 
-/// The containers of a lab as the engine sees them.
-pub async fn ps(fleet: &Arc<Fleet>, inventory: &Inventory) -> Result<Vec<ContainerStatus>, DriveError> {
+/// The containers of a lab as the engine sees them; an engine that nothing is asked of need not answer.
+pub async fn ps(fleet: &Fleet, inventory: &Inventory) -> Result<Vec<ContainerStatus>, DriveError> {
     if container_hosts(inventory, &inventory.hosts.keys().cloned().collect::<Vec<_>>()).is_empty() {
         return Ok(Vec::new());
     }

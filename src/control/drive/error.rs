@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use super::Clash;
 use crate::{
     control::{
         config::ConfigError,
@@ -75,6 +76,9 @@ pub enum DriveError {
     /// A rollback of a component whose recipe keeps no releases.
     #[error("component `{0}` has nothing to go back to: its recipe calls no `sync` with `release = True`")]
     NoReleases(ComponentName),
+    /// Services of one host want the same ports. At least one.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n       "))]
+    PortsClash(Vec<Clash>),
     /// The inventory has no component with a configuration store.
     #[error("the inventory has no component that keeps configuration (a recipe with `store(ctx)`)")]
     NoStoreAtAll,
@@ -129,10 +133,12 @@ impl DriveError {
             }),
             Self::BadEndpoint { .. } => None,
             Self::PrefixesOverlap { .. } => {
-                Some("give one of them another prefix: `def prefix(ctx)` in its recipe".to_owned())
+                let hint = "tell them apart by a parameter that names one (`recipe doc`), or by `def prefix(ctx)` in the recipe";
+                Some(hint.to_owned())
             }
             Self::NoReleases(_) => Some("push an older state of the source instead".to_owned()),
             Self::NothingToPush(_) => Some("`deploy` brings what is no tree".to_owned()),
+            Self::PortsClash(clashes) => clashes.first().map(Clash::hint),
             Self::NoStoreAtAll => Some("add a component with the recipe `etcd`".to_owned()),
         }
     }

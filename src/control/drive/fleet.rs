@@ -116,6 +116,30 @@ impl Fleet {
         true
     }
 
+    /// The session of a host that answers, a new one when the first was lost or never came about. Who calls while another
+    /// call connects waits for that; it goes on when its callers do not wait any more.
+    pub(super) async fn session_again(self: &Arc<Self>, host: &HostName) -> Connection {
+        let Some(place) = self.connections.get(host) else { return Err(Arc::new(HostError::NoContainer)) };
+        let cell = {
+            let mut known = place.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_dead = match known.get() {
+                Some(Ok(session)) => !session.is_alive(),
+                Some(Err(_)) => true,
+                None => false,
+            };
+            if is_dead {
+                *known = Arc::default();
+            }
+            Arc::clone(&known)
+        };
+        let (fleet, name) = (Arc::clone(self), host.clone());
+        let connecting = tokio::spawn(async move {
+            let connect = || async { fleet.open(&name).await.map(Arc::new).map_err(Arc::new) };
+            cell.get_or_init(connect).await.clone()
+        });
+        connecting.await.unwrap_or_else(|error| Err(Arc::new(HostError::Lost { why: error.to_string() })))
+    }
+
     fn cell(&self, host: &HostName) -> Option<Arc<OnceCell<Connection>>> {
         Some(Arc::clone(&self.connections.get(host)?.lock().unwrap_or_else(PoisonError::into_inner)))
     }
@@ -169,7 +193,8 @@ impl Fleet {
         let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(host);
         let Some(meter) = self.meters.get(host).map(Arc::clone) else { return Err(HostError::NoContainer) };
         let ready_within = fresh.then_some(READY_DEADLINE);
-        let opened = HostSession::open(Arc::new(target), ready_within, &self.owner, Arc::clone(&meter)).await;
+        let lab = &self.inventory.lab.name;
+        let opened = HostSession::open(Arc::new(target), ready_within, lab, &self.owner, Arc::clone(&meter)).await;
         if let Some(of) = meter.placed() {
             let phase = HostPhase::Bootstrapping { bytes: of, of };
             self.events.send(RunEvent::Host { host: host.clone(), phase }).await;

@@ -1,8 +1,9 @@
 //! Hosts that left a component, and components that left the lab: seen off before their keys go.
 //!
-//! etcd tells who was there: the launch descriptions below a component's prefix name their hosts. A host that the
-//! inventory no longer gives the component is drained (`drain(ctx)` of the recipe, on a host that stays), its services
-//! are stopped, and its keys go with the next write. Its container is stopped; `--prune` removes it.
+//! etcd tells who was there: the launch descriptions below a component's prefix name their hosts; so do the hosts, which
+//! record what was defined there and for whom. A host that the inventory no longer gives the component is drained
+//! (`drain(ctx)` of the recipe, on a host that stays), its services are stopped and taken away, and its keys go with the
+//! next write. The container of a host that is gone from the inventory is stopped; `--prune` removes it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,23 +11,20 @@ use std::{
     time::Instant,
 };
 
-use indexmap::IndexMap;
-
 use super::{
     component::{Evaluated, run_steps},
+    evaluate::Part,
     ledger::elapsed,
-    run::{Crew, Part, Scope},
+    run::{Crew, Scope},
 };
 use crate::{
     control::{
         config::{Comparison, LoginMode, Wish},
         event::{ConfigChange, Problem, RunEvent, Status},
-        inventory::{Component, FailurePolicy, RecipeRef},
-        recipe::{Keyspace, LINKS},
+        inventory::Component,
+        recipe::Keyspace,
     },
-    plan::{
-        Action, ComponentName, FileRemove, HostName, LaunchDescription, Op, Plan, ServiceEnsure, Source, Step, StepId,
-    },
+    plan::{Action, ComponentName, HostName, LaunchDescription},
     wire::Mode,
 };
 
@@ -63,20 +61,39 @@ fn launched_anywhere(keys: &[String]) -> Leavers {
 }
 
 impl Crew {
-    /// Hosts that etcd knows the component on and that the inventory no longer gives it: those whose launch descriptions
-    /// are about to be removed.
+    /// Hosts that etcd or they themselves know the component on and that the inventory no longer gives it. In etcd these
+    /// are those whose launch descriptions are about to be removed; of hosts that stay it takes note which services go.
     pub(super) fn leavers(&self, component: &Component, keyspace: &Keyspace, comparison: &Comparison) -> Leavers {
-        let is_known = self.inventory.components.contains_key(&component.name);
-        if self.scope != Scope::Whole || !is_known {
-            return Leavers::new();
+        let mut found = self.leavers_without_keys(component);
+        if !self.sees_off(component) {
+            return found;
         }
         let removed = comparison.changes().iter().filter(|change| change.action == Action::Remove);
-        let mut found = launched(keyspace.prefix(), removed.map(|change| change.key.as_str()));
-        found.retain(|host, _| !component.hosts.contains(host));
+        for (host, services) in launched(keyspace.prefix(), removed.map(|change| change.key.as_str())) {
+            if component.hosts.contains(&host) {
+                self.wishes.vouch(&component.name, &host, services);
+            } else {
+                found.insert(host, services);
+            }
+        }
         found
     }
 
-    /// Sees hosts off: drained by one that stays, then their services stopped. An error leaves their keys where they are.
+    /// The same for a component that keeps no keys: only hosts know.
+    pub(super) fn leavers_without_keys(&self, component: &Component) -> Leavers {
+        if !self.sees_off(component) {
+            return Leavers::new();
+        }
+        self.recorded_leavers(component).into_iter().map(|host| (host, BTreeSet::new())).collect()
+    }
+
+    /// Whether this run looks for hosts that left a component: a run of the whole, and a component of the inventory's.
+    fn sees_off(&self, component: &Component) -> bool {
+        self.scope == Scope::Whole && self.inventory.components.contains_key(&component.name)
+    }
+
+    /// Sees hosts off: drained by one that stays, then their services stopped and taken away. An error leaves their keys
+    /// where they are. In check mode it says what would go.
     pub(super) async fn see_off(
         self: &Arc<Self>,
         component: &Arc<Component>,
@@ -87,14 +104,19 @@ impl Crew {
             let (component, host) = (component.name.clone(), host.clone());
             self.events.send(RunEvent::Leaving { component, host, done: self.mode == Mode::Apply }).await;
         }
-        if leavers.is_empty() || self.mode == Mode::Check {
+        if leavers.is_empty() {
             return Ok(());
         }
-        self.drain(component, leavers, evaluations).await?;
+        if self.mode == Mode::Apply {
+            self.drain(component, leavers, evaluations).await?;
+        }
         for (host, services) in leavers {
             if self.inventory.hosts.contains_key(host) {
-                self.stop_services(&component.name, host, services).await;
-            } else {
+                // A host that does not exist yet has nothing.
+                if self.absent(host).is_none() {
+                    self.clear_all(&component.name, host, services).await;
+                }
+            } else if self.mode == Mode::Apply {
                 self.departed.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone());
             }
         }
@@ -134,43 +156,6 @@ impl Crew {
                 Err(wrong(error, "mend what failed, or give them back to the component"))
             }
         }
-    }
-
-    /// Stops services that a host runs for a component no longer. That it cannot be reached is told and stops nothing:
-    /// without their keys the services end with their next start.
-    async fn stop_services(self: &Arc<Self>, component: &ComponentName, host: &HostName, services: &BTreeSet<String>) {
-        let session = match self.fleet.session(host).await {
-            Ok(session) => session,
-            Err(error) => {
-                let text = format!("services of {component} were not stopped: {}", super::error::chain(&*error));
-                return self.events.send(RunEvent::Warning { host: Some(host.clone()), text }).await;
-            }
-        };
-        let mut plan = Plan { component: component.clone(), host: host.clone(), steps: Vec::new() };
-        for service in services {
-            let stop = ServiceEnsure {
-                name: service.clone(),
-                definition: None,
-                running: false,
-                enabled: false,
-                restart_on: Vec::new(),
-            };
-            add(&mut plan, Op::ServiceEnsure(stop));
-            if let Ok(path) = format!("{LINKS}/{service}.link").parse() {
-                add(&mut plan, Op::FileRemove(FileRemove { path }));
-            }
-        }
-        let gone = Arc::new(Component {
-            name: component.clone(),
-            recipe: RecipeRef::Named(component.to_string()),
-            hosts: vec![host.clone()],
-            needs: Vec::new(),
-            serial: None,
-            on_failure: FailurePolicy::Continue,
-            params: IndexMap::new(),
-            source: Source { file: "inventory".to_owned(), line: 0 },
-        });
-        run_steps(self, &gone, host, &session, plan, Mode::Apply).await;
     }
 
     /// After everything else: containers of hosts that left are stopped, or removed with all that the inventory no
@@ -222,8 +207,23 @@ impl Crew {
         Ok(())
     }
 
-    /// Removes keys and logins of components that the inventory no longer has, and stops their services.
+    /// Removes keys and logins of components that the inventory no longer has, and their services.
     async fn forget_components(self: &Arc<Self>) -> Result<(), super::DriveError> {
+        let mut cleared = BTreeSet::new();
+        let ended = self.forget_keys(&mut cleared).await;
+        // Those that kept no keys, or that keep them no longer.
+        for (name, host) in self.forgotten() {
+            if !name.as_str().starts_with(AD_HOC) && !cleared.contains(&(name.clone(), host.clone())) {
+                self.clear_all(&name, &host, &BTreeSet::new()).await;
+            }
+        }
+        ended
+    }
+
+    async fn forget_keys(
+        self: &Arc<Self>,
+        cleared: &mut BTreeSet<(ComponentName, HostName)>,
+    ) -> Result<(), super::DriveError> {
         for handle in self.stores.handles() {
             let store = handle.store(&self.fleet, &self.inventory).await?;
             for (name, keys) in store.components().await? {
@@ -233,7 +233,8 @@ impl Crew {
                 }
                 let services = launched_anywhere(&keys);
                 for (host, services) in services.iter().filter(|(host, _)| self.inventory.hosts.contains_key(*host)) {
-                    self.stop_services(&name, host, services).await;
+                    self.clear_all(&name, host, services).await;
+                    cleared.insert((name.clone(), host.clone()));
                 }
                 let wish = Wish { component: name.clone(), prefixes: Vec::new(), keys: BTreeMap::new() };
                 let comparison = store.compare(&wish).await?;
@@ -253,20 +254,6 @@ impl Crew {
         }
         Ok(())
     }
-}
-
-/// Adds a step that no recipe asked for.
-fn add(plan: &mut Plan, op: Op) {
-    let id = StepId(u32::try_from(plan.steps.len()).unwrap_or(u32::MAX));
-    plan.steps.push(Step {
-        id,
-        key: format!("leaving:{}:{}", op.name(), op.subject()),
-        op,
-        source: Source { file: "inventory".to_owned(), line: 0 },
-        only_if_changed: Vec::new(),
-        sensitive: false,
-        ignore_errors: false,
-    });
 }
 
 #[cfg(test)]

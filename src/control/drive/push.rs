@@ -186,7 +186,7 @@ impl Crew {
     /// cancelled. What comes after a failure is not begun: it may need what failed.
     pub(super) async fn push(self: &Arc<Self>, components: &[Arc<Component>], watch: bool) -> Result<(), DriveError> {
         let mut failed = false;
-        for component in components {
+        for component in self.in_push_order(components) {
             if failed || self.cancel.is_cancelled() {
                 self.not_attempted(component).await;
                 continue;
@@ -207,6 +207,16 @@ impl Crew {
             }
         }
         Ok(())
+    }
+
+    /// The components as their recipes want them pushed: equal ones stay in the order they have.
+    fn in_push_order<'c>(&self, components: &'c [Arc<Component>]) -> Vec<&'c Arc<Component>> {
+        let turn = |component: &&Arc<Component>| {
+            self.bound(&component.name).map_or(0, |bound| bound.recipe.push_order(&bound.params))
+        };
+        let mut sorted: Vec<_> = components.iter().collect();
+        sorted.sort_by_key(turn);
+        sorted
     }
 
     /// Takes the right to delete from syncs of a source that is another directory than before: what it lacks may only
@@ -294,6 +304,8 @@ mod tests {
             running: true,
             enabled: true,
             restart_on: restart_on.iter().copied().map(StepId).collect(),
+            ports: Vec::new(),
+            yields: Vec::new(),
         })
     }
 

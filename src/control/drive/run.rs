@@ -4,40 +4,36 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool},
 };
 
 use futures::future::join_all;
-use tokio::{
-    runtime::Handle,
-    sync::{OnceCell, Semaphore},
-};
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DriveError, Events, Fleet, HostSession,
+    DriveError, Events, Fleet,
     component::{Preparation, look_at, run_component},
     containers::{self, ContainerReport},
     error::problem,
     fleet::DEFAULT_JOBS,
     graph::run_graph,
+    holdings::Wishes,
     ledger::Ledger,
+    ports::PortBook,
     push::PushTally,
     sources::Sources,
-    store::{LinkMaker, Stores},
-    surroundings::HostSurroundings,
+    store::Stores,
 };
 use crate::{
     control::{
-        event::{HostPhase, Problem, RunEvent, RunKind, Status, Summary},
+        event::{HostPhase, RunEvent, RunKind, Status, Summary},
         inventory::{Access, Component, Host, Inventory},
+        lab::ContainerStatus,
         link::Keyring,
-        recipe::{ConfigValue, Evaluation, Keyspace, Library, Params, Recipe, RecipeError, Scene},
+        recipe::{Keyspace, Library, Params, Recipe, RecipeError, Scene},
     },
-    plan::{ComponentName, HostName, Plan},
+    plan::{ComponentName, HostName},
     wire::Mode,
 };
 
@@ -70,6 +66,8 @@ pub struct Request {
     pub jobs: Option<usize>,
     /// Where caches live; none when there is no such place.
     pub cache: Option<PathBuf>,
+    /// The lab's containers, when somebody looked at them just before: the engine is not asked again for their addresses.
+    pub containers: Option<Vec<ContainerStatus>>,
 }
 
 /// Which part of its components' recipes a run is about.
@@ -88,17 +86,6 @@ pub enum Scope {
         /// Go back to the release before, where trees have releases.
         rollback: bool,
     },
-}
-
-/// A part of a recipe besides `deploy(ctx)`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Part {
-    /// What a host needs of its own, before the component's needs are ready.
-    Prepare,
-    /// The probes.
-    Health,
-    /// What hosts that stay do for these, which leave.
-    Drain(Arc<Vec<HostName>>),
 }
 
 /// A component's recipe with its parameters bound.
@@ -124,6 +111,10 @@ pub(super) struct Crew {
     pub(super) prune: bool,
     /// Hosts that left a component and are no longer in the inventory.
     pub(super) departed: Mutex<BTreeSet<HostName>>,
+    /// What recipes ask for that hosts keep record of.
+    pub(super) wishes: Wishes,
+    /// Which services listen on what.
+    pub(super) ports: PortBook,
     /// What the running push has brought so far.
     pub(super) pushed: PushTally,
     /// Whether hosts may rely on what they kept of a tree since the push before.
@@ -136,10 +127,12 @@ pub(super) struct Crew {
     /// How preparing hosts for a component went; filled once, by whoever comes first.
     pub(super) prepared: HashMap<ComponentName, OnceCell<Preparation>>,
     /// Parameters of all components, as recipes see them.
-    params: BTreeMap<ComponentName, Params>,
-    addresses: BTreeMap<HostName, String>,
+    pub(super) params: BTreeMap<ComponentName, Params>,
+    pub(super) addresses: BTreeMap<HostName, String>,
     /// The same as numbers; looked up when the containers run.
-    ips: OnceLock<BTreeMap<HostName, IpAddr>>,
+    pub(super) ips: OnceLock<BTreeMap<HostName, IpAddr>>,
+    /// The containers as they were seen before the run.
+    seen: Option<Vec<ContainerStatus>>,
     absent: Mutex<HashMap<HostName, String>>,
     benched: Mutex<HashSet<HostName>>,
 }
@@ -201,11 +194,7 @@ impl Crew {
         }
         let sources = Arc::new(Sources::new(cache, hosts.len() > 1));
         let fleet = Fleet::new(Arc::clone(&inventory), Arc::clone(&keyring), events.clone(), jobs, cancel.clone());
-        let of_components = |component: &Arc<Component>| {
-            let hosts = component.hosts.iter().filter(|host| hosts.contains(host)).cloned().collect();
-            (component.name.clone(), hosts)
-        };
-        let ledger = Ledger::new(&hosts, &components.iter().map(of_components).collect::<Vec<_>>());
+        let ledger = ledger(&hosts, &components);
         let stores = Stores::of(&inventory, &keyring, &bound, &addresses)?;
         stores.check(&inventory, &components, &bound)?;
         Ok(Self {
@@ -221,6 +210,8 @@ impl Crew {
             safe,
             prune,
             departed: Mutex::default(),
+            wishes: Wishes::default(),
+            ports: PortBook::default(),
             pushed: PushTally::default(),
             follows: AtomicBool::new(false),
             cancel,
@@ -231,6 +222,7 @@ impl Crew {
             params,
             addresses,
             ips: OnceLock::new(),
+            seen: request.containers,
             absent: Mutex::default(),
             benched: Mutex::default(),
         })
@@ -265,6 +257,7 @@ impl Crew {
             return Ok(());
         }
         self.foresee_trees(components);
+        self.foresee_ports(components).await?;
         let containers = match self.mode {
             Mode::Check => {
                 containers::compare(&self.fleet, &self.inventory, &self.keyring, hosts, &self.events).await?
@@ -320,8 +313,12 @@ impl Crew {
                 found.insert(host.name.clone(), first.ip());
             }
         }
-        match containers::addresses(&self.fleet, &self.inventory).await {
-            Ok(containers) => found.extend(containers),
+        let containers = match &self.seen {
+            Some(seen) => Ok(seen.clone()),
+            None => containers::ps(&self.fleet, &self.inventory).await,
+        };
+        match containers {
+            Ok(containers) => found.extend(containers::addresses(containers)),
             Err(error) => tracing::debug!("addresses of containers: {}", super::error::chain(&error)),
         }
         // Once for a run: keys must not change while it goes on.
@@ -343,28 +340,14 @@ impl Crew {
         containers::remove_created(&self.fleet, &self.inventory, &containers.created, &self.events).await
     }
 
-    /// Evaluates every component on every host that answers, before the first one is touched: an error in the last
-    /// recipe must not be found when the first half of the lab is already changed. What needs a live answer is left
-    /// for its turn, because an earlier component may change it.
-    async fn preflight(self: &Arc<Self>, components: &[Arc<Component>]) -> Result<(), DriveError> {
-        for component in components {
-            let config = self.evaluate_config(component).await;
-            config.map_err(DriveError::Recipe)?;
-            for host in self.hosts_of(component) {
-                if self.absent(&host).is_some() || self.is_benched(&host) {
-                    continue;
-                }
-                let Ok(session) = self.fleet.session(&host).await else { continue };
-                let asked = Arc::new(AtomicBool::new(false));
-                let evaluated = self.evaluate_with(component, &host, &session, Some(Arc::clone(&asked))).await;
-                if let (Err(error), false) = (evaluated, asked.load(Ordering::Relaxed)) {
-                    return Err(error.into());
-                }
-                // What a host needs of its own comes before everything else, so it may ask the host right now.
-                self.evaluate_steps(Part::Prepare, component, &host, &session).await?;
-            }
-        }
-        Ok(())
+    /// Whether a host is one of this run's.
+    pub(super) fn is_in_run(&self, host: &HostName) -> bool {
+        self.hosts.contains(host)
+    }
+
+    /// Whether a component is one of this run's.
+    pub(super) fn takes_part(&self, component: &ComponentName) -> bool {
+        self.prepared.contains_key(component)
     }
 
     /// Hosts of a component that take part in this run, in inventory order.
@@ -390,6 +373,11 @@ impl Crew {
         lock(&self.absent).get(host).cloned()
     }
 
+    /// Hosts that do not exist yet, in plan.
+    pub(super) fn absentees(&self) -> BTreeSet<HostName> {
+        lock(&self.absent).keys().cloned().collect()
+    }
+
     pub(super) fn is_benched(&self, host: &HostName) -> bool {
         lock(&self.benched).contains(host)
     }
@@ -401,129 +389,6 @@ impl Crew {
     /// Every host gets another chance: the next change of a watched tree.
     pub(super) fn clear_bench(&self) {
         lock(&self.benched).clear();
-    }
-
-    /// Evaluates `deploy(ctx)` for one host.
-    pub(super) async fn evaluate(
-        self: &Arc<Self>,
-        component: &Arc<Component>,
-        host: &HostName,
-        session: &Arc<HostSession>,
-    ) -> Result<Evaluation, Problem> {
-        let evaluated = self.evaluate_with(component, host, session, None).await;
-        evaluated.map_err(|error| recipe_problem(&error))
-    }
-
-    async fn evaluate_with(
-        self: &Arc<Self>,
-        component: &Arc<Component>,
-        host: &HostName,
-        session: &Arc<HostSession>,
-        deferred: Option<Arc<AtomicBool>>,
-    ) -> Result<Evaluation, RecipeError> {
-        let (crew, component, host) = (Arc::clone(self), Arc::clone(component), host.clone());
-        let session = Arc::clone(session);
-        self.blocking(&component.name.clone(), move |bound| {
-            let mut surroundings = crew.surroundings(&component, Some(Arc::clone(&session)));
-            surroundings.deferred = deferred;
-            bound.recipe.deploy(&crew.scene(&component, &bound), &host, session.facts(), &surroundings)
-        })
-        .await
-    }
-
-    /// Evaluates a part of a recipe for one host; none when the recipe does not have it.
-    pub(super) async fn evaluate_part(
-        self: &Arc<Self>,
-        part: Part,
-        component: &Arc<Component>,
-        host: &HostName,
-        session: &Arc<HostSession>,
-    ) -> Result<Option<Plan>, Problem> {
-        let plan = self.evaluate_steps(part, component, host, session).await;
-        plan.map_err(|error| recipe_problem(&error))
-    }
-
-    async fn evaluate_steps(
-        self: &Arc<Self>,
-        part: Part,
-        component: &Arc<Component>,
-        host: &HostName,
-        session: &Arc<HostSession>,
-    ) -> Result<Option<Plan>, RecipeError> {
-        let (crew, component, host) = (Arc::clone(self), Arc::clone(component), host.clone());
-        let session = Arc::clone(session);
-        let name = component.name.clone();
-        self.blocking(&name, move |bound| {
-            let surroundings = crew.surroundings(&component, Some(Arc::clone(&session)));
-            let scene = crew.scene(&component, &bound);
-            match part {
-                Part::Prepare => bound.recipe.prepare(&scene, &host, session.facts(), &surroundings),
-                Part::Health => bound.recipe.health(&scene, &host, session.facts(), &surroundings),
-                Part::Drain(leaving) => {
-                    let scene = Scene { leaving: &leaving, ..scene };
-                    bound.recipe.drain(&scene, &host, session.facts(), &surroundings)
-                }
-            }
-        })
-        .await
-    }
-
-    /// Evaluates `config(ctx)`.
-    pub(super) async fn evaluate_config(
-        self: &Arc<Self>,
-        component: &Arc<Component>,
-    ) -> Result<Vec<(String, ConfigValue)>, RecipeError> {
-        let (crew, component) = (Arc::clone(self), Arc::clone(component));
-        self.blocking(&component.name.clone(), move |bound| {
-            let surroundings = crew.surroundings(&component, None);
-            let keys = bound.recipe.config(&crew.scene(&component, &bound), &surroundings)?;
-            Ok(keys.into_iter().map(|(key, value)| (format!("{}{key}", crew.inventory.lab.prefix), value)).collect())
-        })
-        .await
-    }
-
-    /// Evaluation blocks (it may ask the host), so it never runs on the runtime's own threads.
-    async fn blocking<T: Send + 'static>(
-        &self,
-        component: &ComponentName,
-        evaluate: impl FnOnce(Arc<Bound>) -> Result<T, RecipeError> + Send + 'static,
-    ) -> Result<T, RecipeError> {
-        let Some(bound) = self.bound(component) else {
-            unreachable!("every component of a run is bound in Crew::prepare")
-        };
-        match tokio::task::spawn_blocking(move || evaluate(bound)).await {
-            Ok(evaluated) => evaluated,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        }
-    }
-
-    fn scene<'a>(&'a self, component: &'a Component, bound: &'a Bound) -> Scene<'a> {
-        Scene {
-            inventory: &self.inventory,
-            component,
-            params: &bound.params,
-            addresses: &self.addresses,
-            ips: self.ips.get().unwrap_or(&NO_IPS),
-            components: &self.params,
-            keyspace: &bound.keyspace,
-            leaving: &[],
-        }
-    }
-
-    fn surroundings(&self, component: &Component, session: Option<Arc<HostSession>>) -> HostSurroundings {
-        HostSurroundings {
-            runtime: Handle::current(),
-            session,
-            sources: Arc::clone(&self.sources),
-            keyring: Arc::clone(&self.keyring),
-            component: component.name.clone(),
-            links: self.link_maker(component),
-            deferred: None,
-        }
-    }
-
-    fn link_maker(&self, component: &Component) -> Result<LinkMaker, String> {
-        self.stores.link_maker(&self.inventory, &self.keyring, component).map_err(|error| super::error::chain(&error))
     }
 }
 
@@ -564,6 +429,15 @@ fn load(
     }
 }
 
+/// The account of a run, with each component's hosts that take part.
+fn ledger(hosts: &[HostName], components: &[Arc<Component>]) -> Ledger {
+    let of_components = |component: &Arc<Component>| {
+        let hosts = component.hosts.iter().filter(|host| hosts.contains(host)).cloned().collect();
+        (component.name.clone(), hosts)
+    };
+    Ledger::new(hosts, &components.iter().map(of_components).collect::<Vec<_>>())
+}
+
 /// Where hosts find each other: containers by their name on the lab's network, others by their SSH address.
 pub(super) fn addresses(inventory: &Inventory) -> BTreeMap<HostName, String> {
     let address = |host: &Host| match &host.access {
@@ -571,10 +445,6 @@ pub(super) fn addresses(inventory: &Inventory) -> BTreeMap<HostName, String> {
         Access::Ssh(access) => access.address.clone(),
     };
     inventory.hosts.values().map(|host| (host.name.clone(), address(host))).collect()
-}
-
-fn recipe_problem(error: &RecipeError) -> Problem {
-    problem(error, error.hint())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

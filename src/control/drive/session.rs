@@ -27,7 +27,7 @@ use crate::{
         event::Transfer,
         link::{HelperProgram, HelperReceiver, HelperSender, Link, Stream, Target},
     },
-    plan::{Answer, Facts, Offer, OpFailure, Outcome, Plan, Question, StepId, Tally},
+    plan::{Answer, Facts, Holding, LabName, Offer, OpFailure, Outcome, Plan, Question, StepId, Tally},
     tree::{Care, Demand, Digest, Supply},
     wire::{FromHelper, MAX_SUPPLIES, Mode, NearHello, PROTOCOL, StepEvent, StepReport, ToHelper},
 };
@@ -41,7 +41,7 @@ const LONG_COPY: u64 = 1024 * 1024;
 /// How long the helper may take to answer questions; its own per-command limits are shorter.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// After a cancel the helper must end the plan within this time, else the session counts as lost.
-const CANCEL_DEADLINE: Duration = Duration::from_millis(1500);
+pub(super) const CANCEL_DEADLINE: Duration = Duration::from_millis(1500);
 /// How long a plan waits for another run to let go of the host.
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 
@@ -67,6 +67,8 @@ struct Routes {
 pub struct HostSession {
     link: Link,
     facts: Arc<Facts>,
+    /// What components of labs had there when it was connected to.
+    holdings: Vec<Holding>,
     memory: Arc<HostMemory>,
     meter: Arc<Meter>,
     sender: HelperSender,
@@ -101,6 +103,7 @@ impl HostSession {
     pub(super) async fn open(
         target: Arc<Target>,
         ready_within: Option<Duration>,
+        lab: &LabName,
         owner: &str,
         meter: Arc<Meter>,
     ) -> Result<Self, HostError> {
@@ -113,11 +116,13 @@ impl HostSession {
             protocol: PROTOCOL,
             owner: owner.to_owned(),
             lock_wait_ms: u64::try_from(LOCK_WAIT.as_millis()).unwrap_or(u64::MAX),
+            lab: lab.clone(),
         };
         let program = HelperProgram::embedded()?;
         let channel = link.start_helper(&program, hello, |bytes| meter.placing(bytes, program.size())).await?;
         let facts = Arc::new(channel.facts().clone());
         let memory = Arc::new(HostMemory::of(&channel.hello().trees));
+        let holdings = channel.hello().holdings.clone();
         let (sender, receiver) = channel.split();
         meter.attach(sender.gauge());
         let routes = Requests::default();
@@ -133,6 +138,7 @@ impl HostSession {
         Ok(Self {
             link,
             facts,
+            holdings,
             memory,
             meter,
             sender,
@@ -153,6 +159,11 @@ impl HostSession {
     /// What the host is.
     pub fn facts(&self) -> &Arc<Facts> {
         &self.facts
+    }
+
+    /// What components of labs had there when it was connected to, as the host has recorded it.
+    pub(super) fn holdings(&self) -> &[Holding] {
+        &self.holdings
     }
 
     /// From dialling to hello in milliseconds.

@@ -4,16 +4,18 @@ use std::{
     collections::{BTreeMap, HashMap},
     io,
     sync::Arc,
+    time::Duration,
 };
 
 use indexmap::IndexMap;
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, task::JoinSet, time::timeout};
 
 use super::{
     DriveError, Fleet,
     component::Evaluated,
     error::{chain, problem},
     run::{Bound, Crew, NO_IPS, addresses},
+    session::CANCEL_DEADLINE,
 };
 use crate::{
     control::{
@@ -27,6 +29,9 @@ use crate::{
     tree::{Digest, TreeSummary},
     wire::Mode,
 };
+
+/// How long one host of a store may take to answer before the next one is tried beside it.
+const HEAD_START: Duration = Duration::from_secs(3);
 
 /// Makes the etcd links of one component's services.
 #[derive(Clone)]
@@ -47,7 +52,8 @@ impl LinkMaker {
 pub struct StoreHandle {
     spec: StoreSpec,
     endpoints: Vec<(String, u16)>,
-    hosts: Vec<HostName>,
+    /// Its hosts, each with the address that endpoints name it by.
+    hosts: Vec<(HostName, String)>,
     open: OnceCell<Arc<Store>>,
 }
 
@@ -61,13 +67,39 @@ impl StoreHandle {
         }
     }
 
-    /// The store, logged in. Reached through the SSH link of the first of its hosts that answers; found anew after
-    /// each loss.
+    /// The store, logged in. Reached through the SSH link of a member's own host or, when that is gone, of another one;
+    /// found anew after each loss.
     pub(super) async fn store(&self, fleet: &Arc<Fleet>, inventory: &Inventory) -> Result<&Arc<Store>, ConfigError> {
         let access = self.access();
         let dial = dial(Arc::clone(fleet), self.hosts.clone());
-        let open = || async { Ok(Arc::new(Store::open(access, dial, &inventory.lab.name).await?)) };
+        let open = || async {
+            self.reach(fleet).await;
+            Ok(Arc::new(Store::open(access, dial, &inventory.lab.name).await?))
+        };
         self.open.get_or_try_init(open).await
+    }
+
+    /// Connects to its hosts, until one answers: a dial has less time than a first connection may take. The next one is
+    /// begun with when the first takes long.
+    async fn reach(&self, fleet: &Arc<Fleet>) {
+        let mut connecting: JoinSet<bool> = JoinSet::new();
+        for (host, _) in &self.hosts {
+            let (fleet, host) = (Arc::clone(fleet), host.clone());
+            connecting.spawn(async move { fleet.session(&host).await.is_ok() });
+            if let Ok(Some(Ok(true))) = timeout(HEAD_START, connecting.join_next()).await {
+                return connecting.detach_all();
+            }
+        }
+        while let Some(answered) = connecting.join_next().await {
+            if matches!(answered, Ok(true)) {
+                return connecting.detach_all();
+            }
+        }
+    }
+
+    /// Whether it does not answer just now, as an error. A store that this run has not used yet is not asked.
+    async fn is_silent(&self) -> Option<ConfigError> {
+        self.open.get()?.look().await.err().filter(ConfigError::is_unreachable)
     }
 }
 
@@ -77,13 +109,16 @@ fn split_endpoint(endpoint: &str) -> Result<(String, u16), String> {
     parts.ok_or_else(|| endpoint.to_owned())
 }
 
-fn dial(fleet: Arc<Fleet>, hosts: Vec<HostName>) -> Dial {
+fn dial(fleet: Arc<Fleet>, hosts: Vec<(HostName, String)>) -> Dial {
     Arc::new(move |address, port| -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
-        let (fleet, hosts) = (Arc::clone(&fleet), hosts.clone());
+        let (fleet, mut hosts) = (Arc::clone(&fleet), hosts.clone());
         Box::pin(async move {
+            // A member is as alive as its host: another host's link would only wait for the same one. Hosts that answer
+            // come before those that have to be connected to again.
+            hosts.sort_by_key(|(host, known_as)| (fleet.living(host).is_none(), *known_as != address));
             let mut last = io::Error::other("the store has no host");
-            for host in &hosts {
-                let tunnel = match fleet.session(host).await {
+            for (host, _) in &hosts {
+                let tunnel = match fleet.session_again(host).await {
                     Ok(session) => session.tunnel(&address, port).await.map_err(|error| chain(&error)),
                     Err(error) => Err(chain(&*error)),
                 };
@@ -95,6 +130,32 @@ fn dial(fleet: Arc<Fleet>, hosts: Vec<HostName>) -> Dial {
             Err(last)
         })
     })
+}
+
+/// What was found of a component in its store.
+struct Looked<'s> {
+    store: &'s Arc<Store>,
+    /// How its login differs, or differed.
+    login: Vec<ConfigChange>,
+    comparison: Comparison,
+}
+
+/// Why keys were not looked at.
+enum Unseen {
+    Store(DriveError),
+    Ports(Box<Problem>),
+}
+
+impl From<DriveError> for Unseen {
+    fn from(error: DriveError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<ConfigError> for Unseen {
+    fn from(error: ConfigError) -> Self {
+        Self::Store(error.into())
+    }
 }
 
 /// The stores of an inventory, by the component that provides them.
@@ -126,7 +187,9 @@ impl Stores {
                 let endpoints: Result<_, _> = spec.endpoints.iter().map(|endpoint| split_endpoint(endpoint)).collect();
                 let endpoints = endpoints
                     .map_err(|endpoint| DriveError::BadEndpoint { component: component.name.clone(), endpoint })?;
-                let handle = StoreHandle { spec, endpoints, hosts: component.hosts.clone(), open: OnceCell::new() };
+                let address = |host: &HostName| addresses.get(host).cloned().unwrap_or_default();
+                let hosts = component.hosts.iter().map(|host| (host.clone(), address(host))).collect();
+                let handle = StoreHandle { spec, endpoints, hosts, open: OnceCell::new() };
                 stores.insert(component.name.clone(), handle);
             }
         }
@@ -258,7 +321,11 @@ impl Crew {
         component: &Arc<Component>,
         evaluations: &BTreeMap<HostName, Evaluated>,
     ) -> Status {
-        match self.configure_or(component, evaluations).await {
+        let ended = tokio::select! {
+            ended = self.configure_or(component, evaluations) => ended,
+            () = self.interrupted() => return Status::Interrupted,
+        };
+        match ended {
             Ok(status) => status,
             Err(shown) => {
                 self.component_failed(component, None, *shown).await;
@@ -267,14 +334,21 @@ impl Crew {
         }
     }
 
+    /// Comes back when the run was interrupted and what it had begun with etcd had time to end.
+    async fn interrupted(&self) {
+        self.cancel.cancelled().await;
+        tokio::time::sleep(CANCEL_DEADLINE).await;
+    }
+
     async fn configure_or(
         self: &Arc<Self>,
         component: &Arc<Component>,
         evaluations: &BTreeMap<HostName, Evaluated>,
     ) -> Result<Status, Box<Problem>> {
         let keys = self.wanted_keys(component, evaluations).await.map_err(Box::new)?;
-        let Some((_, handle)) = self.stores.of_component(&self.inventory, component) else {
+        let Some((name, handle)) = self.stores.of_component(&self.inventory, component) else {
             if keys.is_empty() {
+                self.see_off(component, &self.leavers_without_keys(component), evaluations).await?;
                 return Ok(Status::Unchanged);
             }
             let candidate = self.stores.0.keys().next().cloned();
@@ -291,20 +365,26 @@ impl Crew {
         {
             return Ok(self.keys_unknown(component, &why).await);
         }
-        let shown = |error: ConfigError| Box::new(problem(&error, error.hint()));
-        let store = match handle.store(&self.fleet, &self.inventory).await {
-            Ok(store) => store,
+        let wants_none = keys.is_empty();
+        let Looked { store, login, comparison } = match self.look_at_keys(component, handle, keys, evaluations).await {
+            Ok(looked) => looked,
             // In plan the store may legitimately be down: that is not an error but something that cannot be told.
-            Err(error) if self.mode == Mode::Check => {
+            Err(Unseen::Ports(problem)) => return Err(problem),
+            Err(Unseen::Store(DriveError::Config(error))) if self.mode == Mode::Check && error.is_of_access() => {
                 return Ok(self.keys_unknown(component, &chain(&error)).await);
             }
-            Err(error) => return Err(shown(error)),
+            Err(Unseen::Store(DriveError::Config(error))) if wants_none && error.is_unreachable() => {
+                let text = format!(
+                    "{}; {component} keeps nothing there, and what it may have kept before stays until the next deploy",
+                    chain(&error),
+                    component = component.name
+                );
+                self.events.send(RunEvent::Warning { host: None, text }).await;
+                return Ok(Status::Unchanged);
+            }
+            Err(Unseen::Store(DriveError::Config(error))) => return Err(Box::new(store_problem(name, &error))),
+            Err(Unseen::Store(error)) => return Err(Box::new(problem(&error, error.hint()))),
         };
-        // Who keeps nothing in etcd needs no login there.
-        let login =
-            if keys.is_empty() { Vec::new() } else { self.ensure_login(store, component, &bound.keyspace).await? };
-        let wish = self.wish(store, component, &bound.keyspace, keys, evaluations).await.map_err(shown)?;
-        let comparison = store.compare(&wish).await.map_err(shown)?;
         let leavers = self.leavers(component, &bound.keyspace, &comparison);
         self.see_off(component, &leavers, evaluations).await?;
         let mut changes = login;
@@ -312,11 +392,33 @@ impl Crew {
         let count = u32::try_from(changes.len()).unwrap_or(u32::MAX);
         let applied = self.mode == Mode::Apply;
         if applied {
-            store.apply(comparison).await.map_err(shown)?;
+            store.apply(comparison).await.map_err(|error| Box::new(store_problem(name, &error)))?;
         }
         self.ledger.keys_changed(count);
         self.events.send(RunEvent::Config { component: component.name.clone(), changes, applied }).await;
         Ok(if count == 0 { Status::Unchanged } else { Status::Changed })
+    }
+
+    /// Reaches the store, compares the component's keys, asks whether its services can have their ports, and sees to its login.
+    async fn look_at_keys<'s>(
+        &self,
+        component: &Component,
+        handle: &'s StoreHandle,
+        keys: BTreeMap<String, Value>,
+        evaluations: &BTreeMap<HostName, Evaluated>,
+    ) -> Result<Looked<'s>, Unseen> {
+        let keyspace = self.bound(&component.name).map(|bound| bound.keyspace.clone()).unwrap_or_default();
+        let store = handle.store(&self.fleet, &self.inventory).await?;
+        let keeps_keys = !keys.is_empty();
+        let wish = self.wish(store, component, &keyspace, keys, evaluations).await?;
+        let comparison = store.compare(&wish).await?;
+        // Only when something is about to be written: what runs as it should has its ports.
+        if self.mode == Mode::Apply && !comparison.is_empty() {
+            self.expect_ports(component, evaluations).await.map_err(Unseen::Ports)?;
+        }
+        // Who keeps nothing in etcd needs no login there.
+        let login = if keeps_keys { self.ensure_login(store, component, &keyspace).await? } else { Vec::new() };
+        Ok(Looked { store, login, comparison })
     }
 
     /// The whole keys that a component wants: those of `config(ctx)` and the launch descriptions of its hosts.
@@ -361,20 +463,16 @@ impl Crew {
         store: &Store,
         component: &Component,
         keyspace: &Keyspace,
-    ) -> Result<Vec<ConfigChange>, Box<Problem>> {
-        let password =
-            login_password(&self.keyring, &component.name).map_err(|error| Box::new(problem(&error, error.hint())))?;
+    ) -> Result<Vec<ConfigChange>, DriveError> {
+        let password = login_password(&self.keyring, &component.name)?;
         let mode = if self.mode == Mode::Apply { LoginMode::Apply } else { LoginMode::Check };
-        let change = store
-            .ensure_login(&component.name, &grants(keyspace), &password, mode)
-            .await
-            .map_err(|error| Box::new(problem(&error, error.hint())))?;
+        let change = store.ensure_login(&component.name, &grants(keyspace), &password, mode).await?;
         Ok(change.into_iter().map(|change| login_change(&change)).collect())
     }
 
     /// Why a plan cannot compare keys: the store's or one of the component's machines is not there.
     fn why_not_comparable(&self, handle: &StoreHandle, evaluations: &BTreeMap<HostName, Evaluated>) -> Option<String> {
-        if let Some((host, why)) = handle.hosts.iter().find_map(|host| Some((host, self.absent(host)?))) {
+        if let Some((host, why)) = handle.hosts.iter().find_map(|(host, _)| Some((host, self.absent(host)?))) {
             return Some(format!("{host} keeps them, and {why}"));
         }
         let absent = evaluations.iter().find(|(_, evaluated)| matches!(evaluated, Evaluated::Absent));
@@ -398,7 +496,9 @@ impl Crew {
         if self.mode == Mode::Check {
             return self.configure(component, &BTreeMap::new()).await;
         }
-        let Some((_, handle)) = self.stores.of_component(&self.inventory, component) else { return Status::Unchanged };
+        let Some((name, handle)) = self.stores.of_component(&self.inventory, component) else {
+            return Status::Unchanged;
+        };
         let opened = async {
             let store = handle.store(&self.fleet, &self.inventory).await?;
             store.ensure_auth(LoginMode::Apply).await
@@ -416,11 +516,33 @@ impl Crew {
                 keys.max(if differed { Status::Changed } else { Status::Unchanged })
             }
             Err(error) => {
-                self.component_failed(component, None, problem(&error, error.hint())).await;
+                self.component_failed(component, None, store_problem(name, &error)).await;
                 Status::Failed
             }
         }
     }
+
+    /// After hosts of a component failed: says so when etcd does not answer any more. Services that start then wait for
+    /// it, and a probe that fails knows nothing of that.
+    pub(super) async fn look_for_cause(&self, component: &Component) {
+        let Some((name, handle)) = self.stores.of_component(&self.inventory, component) else { return };
+        if let Some(error) = handle.is_silent().await {
+            let mut problem = store_problem(name, &error);
+            problem.error = format!("{}; services that start now wait for it", problem.error);
+            self.component_failed(component, None, problem).await;
+        }
+    }
+}
+
+/// An error of a store as people see it: what is to be done names the component that provides it.
+fn store_problem(store: &ComponentName, error: &ConfigError) -> Problem {
+    let hint = if error.is_unreachable() {
+        let look = format!("`ovs-cuisine logs INVENTORY component:{store}`");
+        Some(format!("see why {store} does not run: {look}; then deploy again: it goes on from what is there"))
+    } else {
+        error.hint()
+    };
+    problem(error, hint)
 }
 
 /// What a component's login may do.

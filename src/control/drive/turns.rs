@@ -57,6 +57,8 @@ impl Crew {
                     running: true,
                     enabled: service.enabled,
                     restart_on: Vec::new(),
+                    ports: Vec::new(),
+                    yields: Vec::new(),
                 });
                 question.steps.push(step);
             }

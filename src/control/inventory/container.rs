@@ -11,7 +11,7 @@ use super::{
     table::{Item, Table, Text},
 };
 
-const KEYS: [&str; 27] = [
+const KEYS: [&str; 28] = [
     "image",
     "init",
     "fuse",
@@ -24,6 +24,7 @@ const KEYS: [&str; 27] = [
     "security_opt",
     "privileged",
     "network",
+    "address",
     "aliases",
     "hostname",
     "restart",
@@ -108,6 +109,8 @@ pub(super) fn read(table: &Table<'_>, fill: Placeholders<'_>, base: &Path) -> Co
         security_opt: reader.list("security_opt", is_word, "a security option such as `apparmor=unconfined`"),
         privileged: table.flag("privileged").unwrap_or_default(),
         network: reader.word("network"),
+        // Each host has its own: see `address`.
+        address: None,
         aliases: reader.list("aliases", is_dns_name, "a name on the network"),
         hostname: reader.checked("hostname", is_dns_name, "a host name"),
         restart: reader.checked("restart", is_restart, "one of `no`, `always`, `unless-stopped`, `on-failure[:n]`"),

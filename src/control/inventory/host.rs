@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use toml::de::DeTable;
 
 use super::{
+    address,
     container::{self, Placeholders},
     mask::Masked,
     model::{Access, Container, Group, Host, Lab, PortMapping},
@@ -38,6 +39,8 @@ pub(super) struct Draft<'a> {
     /// Where its key stands.
     pub(super) span: Span,
     table: Table<'a>,
+    /// Which of the hosts of its table it is, and how many there are.
+    place: (usize, usize),
     /// Groups that the host itself names.
     pub(super) groups: Vec<Text<'a>>,
 }
@@ -55,14 +58,22 @@ pub(super) fn drafts<'a>(hosts: &Item<'a>, problems: &'a Problems) -> Vec<Draft<
         table.only(&KEYS);
         check_kind(&table, key.text);
         let groups = table.texts("groups");
-        for name in names(&key, problems) {
+        let names = names(&key, problems);
+        let of = names.len();
+        for (nth, name) in names.into_iter().enumerate() {
             if let Some(first) = places.get(&name) {
                 let message = format!("host `{name}` is defined twice");
                 problems.clash(key.span.clone(), message, None, (first.clone(), "the first definition"));
                 continue;
             }
             places.insert(name.clone(), key.span.clone());
-            drafts.push(Draft { name, span: key.span.clone(), table: table.clone(), groups: groups.clone() });
+            drafts.push(Draft {
+                name,
+                span: key.span.clone(),
+                table: table.clone(),
+                place: (nth, of),
+                groups: groups.clone(),
+            });
         }
     }
     drafts
@@ -131,6 +142,7 @@ pub(super) fn check_defaults<'a>(table: &Table<'a>, lab: &str, base: &Path) -> D
     };
     if let Some(section) = section("container") {
         container::check_keys(&section);
+        address::check_defaults(&section);
         container::read(&section, fill, base);
     }
     if let Some(section) = section("ssh") {
@@ -146,6 +158,8 @@ pub(super) struct Reader<'r, 'a> {
     pub(super) defaults: Defaults<'a>,
     /// The lab's name; any text when it has none, which is reported elsewhere.
     pub(super) lab: &'r str,
+    /// The lab itself; none when it is wrong, which is reported elsewhere.
+    pub(super) whole: Option<&'r Lab>,
     pub(super) base: &'r Path,
     pub(super) problems: &'a Problems,
 }
@@ -156,11 +170,16 @@ impl<'a> Reader<'_, 'a> {
         let names: Vec<HostName> = drafts.iter().map(|draft| draft.name.clone()).collect();
         let mut containers: IndexMap<HostName, Container> = IndexMap::new();
         let mut machines: IndexMap<String, ssh::Draft<'a>> = IndexMap::new();
+        let mut addresses: HashMap<HostName, Span> = HashMap::new();
         for draft in drafts {
             let fill = Placeholders { host: draft.name.as_str(), lab: self.lab };
             if let Some(table) = self.section(draft, "container", self.defaults.container) {
                 container::check_keys(&table);
-                let container = container::read(&table, fill, self.base);
+                let mut container = container::read(&table, fill, self.base);
+                if let Some((address, span)) = address::read(&table, draft.place.0, draft.place.1) {
+                    container.address = Some(address);
+                    addresses.insert(draft.name.clone(), span);
+                }
                 check_aliases(&table, &draft.name, &container, &names);
                 containers.insert(draft.name.clone(), container);
             } else if let Some(table) = self.section(draft, "ssh", self.defaults.ssh) {
@@ -169,6 +188,9 @@ impl<'a> Reader<'_, 'a> {
             }
         }
         self.check_ports(drafts, &containers);
+        if let Some(lab) = self.whole {
+            address::check(lab, &containers, &addresses, self.problems);
+        }
         let chains = Chains { drafts: &machines, hosts: &names, problems: self.problems };
         let access = |name: &HostName| {
             if let Some(container) = containers.get(name) {

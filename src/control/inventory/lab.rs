@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{
+    address,
     mask::Masked,
     model::{Engine, Lab},
     path::resolve,
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::plan::LabName;
 
-const KEYS: [&str; 6] = ["name", "recipes", "keys", "prefix", "engine", "vars"];
+const KEYS: [&str; 7] = ["name", "recipes", "keys", "prefix", "engine", "subnet", "vars"];
 
 /// The lab's own keys in etcd live here; configuration may not.
 const RESERVED: &str = "/ovs-cuisine/";
@@ -24,11 +25,15 @@ pub(super) fn read(table: &Table<'_>, base: &Path) -> Option<Lab> {
     };
     let prefix = table.text("prefix").map_or_else(|| Some("/ovs/".to_owned()), |text| prefix(table, &text));
     let engine = table.text("engine").map_or(Some(Engine::Default), |text| engine(table, &text));
+    let subnet = match table.text("subnet") {
+        Some(text) => address::subnet(table, &text).map(Some),
+        None => Some(None),
+    };
     let vars = Masked(table.json("vars"));
     let keys = table.text("keys").map(|text| resolve(text.text, base));
     let name = name(table)?;
     let keys = keys.unwrap_or_else(|| resolve("keys", base).join(name.as_str()));
-    Some(Lab { name, recipes, keys, prefix: prefix?, engine: engine?, vars })
+    Some(Lab { name, recipes, keys, prefix: prefix?, engine: engine?, subnet: subnet?, vars })
 }
 
 fn name(table: &Table<'_>) -> Option<LabName> {

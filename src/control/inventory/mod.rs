@@ -1,5 +1,6 @@
 //! The lab as one TOML file describes it: parsed strictly, valid by construction, selected from by name, glob or group.
 
+mod address;
 mod component;
 mod container;
 mod graph;
@@ -19,6 +20,7 @@ mod select;
 mod show;
 mod size;
 mod ssh;
+mod subnet;
 mod table;
 
 pub use mask::{Masked, ParamValue};
@@ -28,3 +30,4 @@ pub use model::{
 };
 pub use problem::{InventoryError, Problem};
 pub use select::SelectError;
+pub use subnet::{Subnet, SubnetError};

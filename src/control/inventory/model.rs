@@ -2,14 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
 };
 
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use super::mask::{Masked, ParamValue};
+use super::{
+    mask::{Masked, ParamValue},
+    subnet::Subnet,
+};
 use crate::plan::{ComponentName, GroupName, HostName, LabName, Source};
 
 /// Variables for recipes; values whose name tells a secret are not printed.
@@ -43,6 +46,8 @@ pub struct Lab {
     pub prefix: String,
     /// The engine that containers run on.
     pub engine: Engine,
+    /// The subnet of the lab's network; a free one when not given. It has room for every container of the network.
+    pub subnet: Option<Subnet>,
     /// Variables for all recipes (`ctx.vars`), weaker than group and host variables.
     pub vars: Vars,
 }
@@ -109,6 +114,9 @@ pub struct Container {
     pub privileged: bool,
     /// Network; the lab's own when not given. `host` and `none` as in Docker.
     pub network: Option<String>,
+    /// Address on that network, no other container's; one that follows from the host's name when not given. On the lab's
+    /// own network it lies in the lab's subnet.
+    pub address: Option<Ipv4Addr>,
     /// More names on the network besides the host's own.
     pub aliases: Vec<String>,
     /// Host name inside; the host's name by default.

@@ -1,11 +1,12 @@
 //! The right name nearest to a wrong one.
 
 /// Words that other tools use, and ours for the same idea.
-const FOREIGN: [(&str, &str); 10] = [
+const FOREIGN: [(&str, &str); 11] = [
     ("depends_on", "needs"),
     ("requires", "needs"),
     ("env", "environment"),
     ("ip", "address"),
+    ("ipv4_address", "address"),
     ("host", "address"),
     ("hostname", "address"),
     ("identity_file", "key"),

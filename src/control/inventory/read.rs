@@ -5,7 +5,7 @@ use std::{fs::OpenOptions, io::Read, path::Path};
 use toml::de::DeTable;
 
 use super::{
-    component, group, host, lab,
+    address, component, group, host, lab,
     model::{Inventory, Lab},
     path::clean,
     problem::{InventoryError, Problems, Span, line_of},
@@ -109,8 +109,12 @@ fn read<'a>(document: &'a DeTable<'a>, text: &str, path: &Path, problems: &'a Pr
     let words = root.item("group").map(|item| group::words(&item, problems)).unwrap_or_default();
     host::check_groups(&drafts, &words.iter().map(|group| group.name.clone()).collect::<Vec<_>>(), problems);
     let members = group::resolve(&words, &drafts, problems);
-    let reader = host::Reader { defaults: defaults.unwrap_or_default(), lab: lab_name, base, problems };
+    let reader =
+        host::Reader { defaults: defaults.unwrap_or_default(), lab: lab_name, whole: lab.as_ref(), base, problems };
     let accesses = reader.accesses(&drafts);
+    if let (Some(lab), Some(table)) = (&lab, section(&root, "lab")) {
+        address::check_room(lab, &table, &accesses);
+    }
     let roster = Roster { hosts: &names, groups: &members, components: None };
     let reader = component::Reader { roster, base, problems, source: &source };
     let components = root.item("component").map(|item| reader.read(&item)).unwrap_or_default();

@@ -30,11 +30,13 @@ impl Inventory {
 
     /// The inventory as tables for people, whole lines: hosts, groups, and components in the order in which they are deployed.
     pub fn show(&self) -> String {
+        let subnet = self.lab.subnet.map(|subnet| format!(" Subnet {subnet}."));
         let title = format!(
-            "Lab {}: {}, {}.",
+            "Lab {}: {}, {}.{}",
             self.lab.name,
             plural(self.hosts.len(), "host"),
-            plural(self.components.len(), "component")
+            plural(self.components.len(), "component"),
+            subnet.unwrap_or_default()
         );
         let mut parts = vec![title];
         if !self.hosts.is_empty() {
@@ -67,7 +69,8 @@ impl Inventory {
         let (kind, reached, ports) = match &host.access {
             Access::Container(container) => {
                 let ports: Vec<String> = container.ports.iter().map(port).collect();
-                ("container", format!("{} as {}", container.image, container.user), list(&ports))
+                let address = container.address.map(|address| format!(" at {address}")).unwrap_or_default();
+                ("container", format!("{} as {}{address}", container.image, container.user), list(&ports))
             }
             Access::Ssh(access) => ("ssh", way(access), NOTHING.to_owned()),
         };

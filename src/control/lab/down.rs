@@ -24,14 +24,15 @@ impl Engine {
     /// longer has). The lab's network goes with the last one. With `volumes`, so do the lab's named volumes: all of them, or
     /// those that the removed containers used and no other container uses. Without, they are kept.
     ///
-    /// Only what carries the lab's label is ever touched.
+    /// Only what carries the lab's label is ever touched. Gives what somebody should know: that the network stays, because a
+    /// container that is not the lab's is on it.
     pub async fn down(
         &self,
         lab: &LabName,
         hosts: Option<&[HostName]>,
         volumes: bool,
         on_event: impl Fn(DownEvent) + Send + Sync,
-    ) -> Result<(), LabError> {
+    ) -> Result<Option<String>, LabError> {
         let listed = self.listed(lab).await?;
         let doomed: Vec<(String, HostName, String)> = listed
             .into_iter()
@@ -64,10 +65,9 @@ impl Engine {
                 }
             }
         }
-        if self.listed(lab).await?.is_empty() {
-            self.remove_network(lab).await?;
-        }
-        Ok(())
+        let is_gone = !self.listed(lab).await?.is_empty() || self.remove_network(lab).await?;
+        let network = names::network(lab);
+        Ok((!is_gone).then(|| format!("network {network} stays: a container that is not the lab's is on it")))
     }
 
     async fn volumes_of(&self, containers: &[(String, HostName, String)]) -> Result<BTreeSet<String>, LabError> {

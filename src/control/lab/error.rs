@@ -128,6 +128,78 @@ pub enum LabError {
         /// The network.
         network: String,
     },
+    /// A subnet of the inventory's is not free.
+    #[error("the lab's subnet {subnet} overlaps {by}")]
+    SubnetTaken {
+        /// The subnet.
+        subnet: String,
+        /// What has it, or leads to it.
+        by: String,
+    },
+    /// No subnet is free, as far as was tried.
+    #[error("no free subnet was found for network `{network}`")]
+    NoSubnet {
+        /// The lab's network.
+        network: String,
+    },
+    /// The inventory wants another subnet, and the network cannot be made anew below a container.
+    #[error(
+        "network `{network}` has subnet {found}, the inventory wants {wanted}, and container `{container}` is on it"
+    )]
+    SubnetChanged {
+        /// The lab's network.
+        network: String,
+        /// What it has.
+        found: String,
+        /// What the inventory says.
+        wanted: String,
+        /// A container that this run does not make anew.
+        container: String,
+    },
+    /// Every address is taken.
+    #[error("host `{host}`: network `{network}` has no address left in {subnet}")]
+    SubnetFull {
+        /// Which host.
+        host: HostName,
+        /// The network.
+        network: String,
+        /// Its subnet.
+        subnet: String,
+    },
+    /// Another container has the address.
+    #[error("host `{host}`: address {address} on network `{network}` is already in use{}", by(holder.as_deref()))]
+    AddressInUse {
+        /// Which host.
+        host: HostName,
+        /// The address.
+        address: String,
+        /// The network.
+        network: String,
+        /// The container that has it, running or not, when that is known.
+        holder: Option<String>,
+    },
+    /// The address is not one that the network gives to containers.
+    #[error("host `{host}`: network `{network}` has no address {address} for a container{}", within(subnet.as_deref()))]
+    AddressOutside {
+        /// Which host.
+        host: HostName,
+        /// The address.
+        address: String,
+        /// The network.
+        network: String,
+        /// The network's subnet, when that is known.
+        subnet: Option<String>,
+    },
+    /// The engine chose the network's subnet itself, and gives no fixed addresses on it.
+    #[error("host `{host}`: network `{network}` takes no fixed address such as {address}")]
+    AddressRefused {
+        /// Which host.
+        host: HostName,
+        /// The address.
+        address: String,
+        /// The network.
+        network: String,
+    },
     /// A published port is taken.
     #[error("host `{host}`: port {port} on {address} is already in use{}", by(holder.as_deref()))]
     PortInUse {
@@ -244,6 +316,23 @@ impl LabError {
             Self::ForeignContainer { name, .. } => format!("rename the lab or the host, or `docker rm -f {name}`"),
             Self::ForeignNetwork { .. } => "rename the lab, or give `container.network`".to_owned(),
             Self::NetworkMissing { network, .. } => format!("make it: `docker network create {network}`"),
+            Self::SubnetTaken { .. } => {
+                "choose another `subnet` below `[lab]`, or leave it out: a free one is taken then".to_owned()
+            }
+            Self::NoSubnet { .. } => "name one below `[lab]`: `subnet = \"198.18.5.0/24\"`".to_owned(),
+            Self::SubnetChanged { .. } => {
+                "bring up the whole lab, without `--on` and `--only`; disconnect a container that is not the lab's".to_owned()
+            }
+            Self::SubnetFull { .. } => {
+                "name a larger `subnet` below `[lab]`, or remove containers that the lab no longer has: `deploy --prune`"
+                    .to_owned()
+            }
+            Self::AddressInUse { .. } => "give one of the two another `address`, or remove the other container".to_owned(),
+            Self::AddressOutside { network, .. } => format!("see its subnet: `docker network inspect {network}`"),
+            Self::AddressRefused { network, .. } => format!(
+                "make the network with a subnet of its own (`docker network create --subnet 172.30.5.0/24 {network}`), or leave \
+                 `address` out"
+            ),
             Self::PortInUse { .. } => "choose another port, or leave it out to get a free one".to_owned(),
             Self::DeviceMissing { device, .. } if device == "/dev/fuse" => {
                 "load the kernel's module on that machine: `modprobe fuse`".to_owned()
@@ -285,6 +374,10 @@ impl LabError {
 
 fn by(holder: Option<&str>) -> String {
     holder.map(|name| format!(" by container `{name}`")).unwrap_or_default()
+}
+
+fn within(subnet: Option<&str>) -> String {
+    subnet.map(|subnet| format!(": its subnet is {subnet}")).unwrap_or_default()
 }
 
 /// What the engine says when it cannot get a base image, or when the build cannot get packages.

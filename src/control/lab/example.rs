@@ -19,6 +19,7 @@ pub(super) fn container() -> Container {
         security_opt: Vec::new(),
         privileged: false,
         network: None,
+        address: None,
         aliases: Vec::new(),
         hostname: None,
         restart: None,

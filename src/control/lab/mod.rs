@@ -2,6 +2,7 @@
 //! recipes or what a container is for. Whatever does not carry the lab's label is never touched.
 
 mod access;
+mod address;
 mod api;
 mod down;
 mod engine;
@@ -9,6 +10,7 @@ mod error;
 #[cfg(test)]
 mod example;
 mod grant;
+mod ground;
 mod image;
 mod names;
 mod network;
@@ -17,9 +19,11 @@ mod payload;
 mod preflight;
 mod reader;
 mod rootfs;
+mod routes;
 mod sight;
 mod spec;
 mod status;
+mod subnet;
 mod up;
 
 pub use down::DownEvent;
@@ -27,6 +31,6 @@ pub use engine::Engine;
 pub use error::{EngineAnswer, LabError};
 pub use grant::Grants;
 pub use image::{DEFAULT_BASE, ImageProgress, ROOTFS_IMAGE, SSH_IMAGE, SYSTEMD_IMAGE};
-pub use sight::{Sight, State};
+pub use sight::{Sight, State, Survey};
 pub use status::{ContainerStatus, Endpoint};
 pub use up::{UpEvent, UpReport};

@@ -13,6 +13,9 @@ pub(super) const PARTS: &str = "ovs-cuisine.parts";
 /// Label: the version of the program that created it.
 pub(super) const VERSION: &str = "ovs-cuisine.version";
 
+/// Label of a network: its subnet. Without it the engine chose one by itself, and gives no container a fixed address.
+pub(super) const SUBNET: &str = "ovs-cuisine.subnet";
+
 /// All labels of ours begin with it.
 pub(super) const PREFIX: &str = "ovs-cuisine.";
 

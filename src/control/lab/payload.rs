@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, DeviceMapping, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum, Mount,
-    MountBindOptions, MountBindOptionsPropagationEnum, MountType, NetworkingConfig, PortBinding, PortMap,
+    ContainerCreateBody, DeviceMapping, EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigCgroupnsModeEnum,
+    Mount, MountBindOptions, MountBindOptionsPropagationEnum, MountType, NetworkingConfig, PortBinding, PortMap,
     ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
@@ -136,7 +136,13 @@ impl Subject<'_> {
         }
         let mut aliases = vec![self.host.to_string()];
         aliases.extend(self.container.aliases.iter().filter(|alias| alias.as_str() != self.host.as_str()).cloned());
-        let settings = EndpointSettings { aliases: Some(aliases), ..EndpointSettings::default() };
+        let address = self.container.address.map(|address| address.to_string());
+        let settings = EndpointSettings {
+            aliases: Some(aliases),
+            ipam_config: address
+                .map(|address| EndpointIpamConfig { ipv4_address: Some(address), ..EndpointIpamConfig::default() }),
+            ..EndpointSettings::default()
+        };
         Some(NetworkingConfig { endpoints_config: Some(HashMap::from([(network.to_owned(), settings)])) })
     }
 

@@ -67,7 +67,7 @@ impl Engine {
 
     /// Whether the engine sees the devices and ports that we see. A local socket may belong to another machine: when we run
     /// in a container, or it is forwarded.
-    async fn is_this_machines(&self) -> Result<bool, LabError> {
+    pub(super) async fn is_this_machines(&self) -> Result<bool, LabError> {
         if *self.place() != Place::Here {
             return Ok(false);
         }

@@ -185,6 +185,26 @@ pub(super) struct AttachmentView {
     pub(super) ip_address: String,
     #[serde(rename = "GlobalIPv6Address")]
     pub(super) ipv6_address: String,
+    /// The network's id; empty before the container's first start.
+    #[serde(rename = "NetworkID")]
+    pub(super) network_id: String,
+    #[serde(rename = "IPAMConfig", deserialize_with = "null_as_default")]
+    pub(super) ipam: AskedView,
+}
+
+impl AttachmentView {
+    /// The address that it has, else the one that it will have when it is started; none when the engine will choose one.
+    pub(super) fn address(&self) -> Option<&str> {
+        [self.ip_address.as_str(), self.ipam.ipv4_address.as_str()].into_iter().find(|address| !address.is_empty())
+    }
+}
+
+/// The address that a container asks for in one network.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct AskedView {
+    #[serde(rename = "IPv4Address")]
+    pub(super) ipv4_address: String,
 }
 
 /// A published port.
@@ -239,16 +259,40 @@ pub(super) struct Info {
     pub(super) security_options: Vec<String>,
 }
 
-/// A volume or network, as far as it is needed.
+/// A network, as far as it is needed.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Owned {
+pub(super) struct NetworkFound {
     pub(super) name: String,
     pub(super) id: String,
+    /// When it was made, RFC 3339.
+    pub(super) created: String,
     #[serde(deserialize_with = "null_as_default")]
     pub(super) labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "null_as_default")]
     pub(super) options: BTreeMap<String, String>,
+    #[serde(rename = "IPAM", deserialize_with = "null_as_default")]
+    pub(super) ipam: IpamView,
+}
+
+/// The addresses of a network.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct IpamView {
+    #[serde(deserialize_with = "null_as_default")]
+    pub(super) config: Vec<SubnetView>,
+}
+
+/// One subnet of a network.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct SubnetView {
+    pub(super) subnet: String,
+    pub(super) gateway: String,
+    #[serde(rename = "IPRange")]
+    pub(super) ip_range: String,
+    #[serde(deserialize_with = "null_as_default")]
+    pub(super) auxiliary_addresses: BTreeMap<String, String>,
 }
 
 /// `GET /volumes`.

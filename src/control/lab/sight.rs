@@ -8,6 +8,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use super::{
     Endpoint, Engine, LabError,
     access::AccessKeys,
+    ground::Ground,
     names,
     payload::Subject,
     reader::{ImageView, Inspected},
@@ -80,26 +81,26 @@ impl Wanted<'_> {
     }
 }
 
+/// How the containers of some hosts are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    /// Each host's, in the order in which they were given.
+    pub sights: Vec<Sight>,
+    /// What somebody should know about the lab's network; none when it is as it should be.
+    pub notice: Option<String>,
+}
+
 impl Engine {
-    /// How the containers of these hosts are. Hosts that are no containers are passed over.
-    ///
-    /// Errors, before anything is done: a wrong setting, a missing image, a container of the same name that is not this
-    /// lab's. Keys are made only for hosts whose container exists already.
-    pub async fn inspect(
+    pub(super) async fn sights(
         &self,
-        inventory: &Inventory,
-        hosts: &[HostName],
+        wanted: &[Wanted<'_>],
+        ground: &Ground<'_>,
         keyring: &Keyring,
     ) -> Result<Vec<Sight>, LabError> {
-        let wanted = self.wanted(inventory, hosts).await?;
-        self.sights(&wanted, keyring).await
+        stream::iter(wanted).map(|wanted| self.sight(wanted, ground, keyring)).buffered(AT_ONCE).try_collect().await
     }
 
-    pub(super) async fn sights(&self, wanted: &[Wanted<'_>], keyring: &Keyring) -> Result<Vec<Sight>, LabError> {
-        stream::iter(wanted).map(|wanted| self.sight(wanted, keyring)).buffered(AT_ONCE).try_collect().await
-    }
-
-    async fn sight(&self, wanted: &Wanted<'_>, keyring: &Keyring) -> Result<Sight, LabError> {
+    async fn sight(&self, wanted: &Wanted<'_>, ground: &Ground<'_>, keyring: &Keyring) -> Result<Sight, LabError> {
         let Subject { lab, host, .. } = wanted.subject;
         let Some(found) = self.ours(lab, host).await? else {
             return Ok(Sight { host: host.clone(), state: State::Missing, id: None, endpoint: None });
@@ -108,11 +109,14 @@ impl Engine {
             // The keys may not be in it yet: its maker was stopped between creating and starting.
             "created" | "initialized" | "configured" => State::Different { why: "was never started".to_owned() },
             "dead" | "removing" => State::Different { why: format!("is {}", found.state.status) },
-            _ => match wanted.spec(keyring)?.difference(&found.config.labels) {
-                Some(why) => State::Different { why },
-                None if found.state.running && found.state.status != "paused" => State::Running,
-                None => State::Stopped,
-            },
+            _ => {
+                match differs(wanted.spec(keyring)?.difference(&found.config.labels), ground.misplaced(wanted, &found))
+                {
+                    Some(why) => State::Different { why },
+                    None if found.state.running && found.state.status != "paused" => State::Running,
+                    None => State::Stopped,
+                }
+            }
         };
         let endpoint = match state {
             State::Running => self.endpoint_of(lab, host, &found).ok(),
@@ -163,6 +167,14 @@ impl Engine {
 
     pub(super) async fn inspected(&self, name: &str) -> Result<Option<Inspected>, LabError> {
         self.read_if_there(&format!("look at container `{name}`"), &format!("/containers/{name}/json")).await
+    }
+}
+
+/// Both reasons to make a container anew, as one.
+fn differs(spec: Option<String>, place: Option<String>) -> Option<String> {
+    match (spec, place) {
+        (Some(spec), Some(place)) => Some(format!("{place}, {spec}")),
+        (spec, place) => spec.or(place),
     }
 }
 

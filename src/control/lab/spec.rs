@@ -31,11 +31,14 @@ impl Spec {
         image_id: &str,
         keys: AccessKeys,
     ) -> Result<Self, LabError> {
-        let payload = serde_json::to_value(&body).map_err(|error| LabError::BadSetting {
+        let mut payload = serde_json::to_value(&body).map_err(|error| LabError::BadSetting {
             host: subject.host.clone(),
             key: "api".to_owned(),
             why: error.to_string(),
         })?;
+        if subject.container.address.is_some() {
+            leave_out_address(&mut payload, &subject.network());
+        }
         let mut parts = settings(&payload);
         parts.insert("image".to_owned(), short(&Value::from(image_id)));
         parts.insert("keys".to_owned(), short(&Value::from(vec![keys.authorized(), keys.host_public()])));
@@ -79,6 +82,19 @@ impl Spec {
             [ref first @ .., last] if !first.is_empty() => format!("{} and {last} changed", first.join(", ")),
             [.., only] => format!("{only} changed"),
         })
+    }
+}
+
+/// An address is not part of what a container is made from: one that has it already, by its host's name, need not be made
+/// anew when the inventory says it, too. What it has is compared with the engine.
+fn leave_out_address(payload: &mut Value, network: &str) {
+    let endpoint = payload.pointer_mut("/NetworkingConfig/EndpointsConfig").and_then(|all| all.get_mut(network));
+    let Some(endpoint) = endpoint.and_then(Value::as_object_mut) else { return };
+    if let Some(Value::Object(asked)) = endpoint.get_mut("IPAMConfig") {
+        asked.shift_remove("IPv4Address");
+        if asked.is_empty() {
+            endpoint.shift_remove("IPAMConfig");
+        }
     }
 }
 
@@ -197,6 +213,21 @@ mod tests {
         assert_eq!(difference(container, "sha256:1", "key"), "environment and memory changed");
         let unlike = old.difference(&BTreeMap::from([(names::SPEC.to_owned(), "?".to_owned())]));
         assert_eq!(unlike.unwrap(), "made by another version");
+    }
+
+    #[test]
+    fn an_address_is_no_difference_and_what_else_is_asked_for_is() {
+        let old = spec(&example::container(), "sha256:1", "key");
+        let mut container = example::container();
+        container.address = Some("172.30.5.11".parse().unwrap());
+        let given = spec(&container, "sha256:1", "key");
+        assert_eq!(given.difference(&labels(&old)), None);
+        let asked = given.body.networking_config.unwrap().endpoints_config.unwrap()["lab"].ipam_config.clone();
+        assert_eq!(asked.unwrap().ipv4_address.as_deref(), Some("172.30.5.11"));
+        let link = serde_json::json!({"LinkLocalIPs": ["169.254.34.68"]});
+        container.api =
+            serde_json::json!({"NetworkingConfig": {"EndpointsConfig": {"lab": {"IPAMConfig": link}}}}).into();
+        assert_eq!(spec(&container, "sha256:1", "key").difference(&labels(&old)).unwrap(), "network changed");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{
     Engine, LabError,
+    address::Addresses,
     engine::{Place, QUICK},
     names,
     output::{LONGEST_LINE, printable},
@@ -19,6 +20,9 @@ use crate::{
     control::inventory::{Access, Inventory},
     plan::{HostName, LabName},
 };
+
+/// The state of a container that is not there.
+const MISSING: &str = "missing";
 
 /// sshd's port inside.
 const SSH: u16 = 22;
@@ -47,7 +51,8 @@ pub struct ContainerStatus {
     pub image: String,
     /// Short id; empty when there is none.
     pub id: String,
-    /// Its address on its network.
+    /// Its address on its network, also when it does not run or is missing and will have that one; none when the engine
+    /// chooses one at each start, or it cannot be told yet.
     pub address: Option<String>,
     /// The port on the engine's machine at which its SSH is published.
     pub ssh_port: Option<u16>,
@@ -110,8 +115,23 @@ impl Engine {
                 None => missing(&host.name, name, &container.image),
             });
         }
+        if found.iter().any(|container| container.state == MISSING) {
+            self.tell_addresses(inventory, &mut found).await;
+        }
         found.extend(listed.into_iter().map(|(name, (host, item))| status(lab, host, name, &item, false)));
         Ok(found)
+    }
+
+    /// Tells of missing containers which address they will have, as far as that is known.
+    async fn tell_addresses(&self, inventory: &Inventory, containers: &mut [ContainerStatus]) {
+        let foretold = self.foretell(inventory).await.unwrap_or_else(|error| {
+            // What can be told without is told; who makes containers is told what is wrong.
+            tracing::debug!(%error, "addresses of missing containers are not known");
+            Addresses::new()
+        });
+        for container in containers.iter_mut().filter(|container| container.state == MISSING) {
+            container.address = foretold.get(&container.host).map(ToString::to_string);
+        }
     }
 
     /// The last lines that a host's container wrote, both streams, oldest first. Empty when it has none.
@@ -167,7 +187,7 @@ fn is_loopback(address: &str) -> bool {
 fn status(lab: &LabName, host: HostName, name: String, item: &Listed, in_inventory: bool) -> ContainerStatus {
     let networks = &item.network_settings.networks;
     let address = networks.get(&names::network(lab)).into_iter().chain(networks.values());
-    let address = address.map(|network| network.ip_address.clone()).find(|address| !address.is_empty());
+    let address = address.filter_map(|network| network.address()).map(str::to_owned).next();
     let published: BTreeSet<u16> =
         item.ports.iter().filter(|port| port.private == SSH && port.public != 0).map(|port| port.public).collect();
     ContainerStatus {
@@ -187,7 +207,7 @@ fn missing(host: &HostName, name: String, image: &str) -> ContainerStatus {
     ContainerStatus {
         host: host.clone(),
         name,
-        state: "missing".to_owned(),
+        state: MISSING.to_owned(),
         status: String::new(),
         image: image.to_owned(),
         id: String::new(),

@@ -15,9 +15,11 @@ use bytes::BytesMut;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
-    Engine, Grants, LabError, Sight, State,
+    Engine, Grants, LabError, Sight, State, Survey,
     access::{Account, first_file},
+    address::{ask, asked, endpoint, lab_endpoint},
     engine::CHANGE,
+    ground::{Settled, Work},
     names,
     payload::Subject,
     sight::{AT_ONCE, Wanted},
@@ -60,8 +62,10 @@ pub struct UpReport {
     /// Hosts whose stopped container was started.
     pub started: Vec<HostName>,
     /// Hosts that failed, each with its reason. What was made for them is removed again, and a container that was to be
-    /// replaced is back and as it was.
+    /// replaced is back and as it was; without its network, when that had to be made anew.
     pub failed: Vec<(HostName, LabError)>,
+    /// What somebody should know about the lab's network.
+    pub notice: Option<String>,
 }
 
 impl UpReport {
@@ -76,7 +80,7 @@ impl Engine {
     /// place, stopped ones started, different ones made anew (named volumes stay). Hosts that are no containers are passed
     /// over. `on_event` is called as each one is done, at most four being worked on at once.
     ///
-    /// Errors before anything is touched are those of [`Engine::inspect`]; a failure of one host does not stop the others and
+    /// Errors before anything is touched are those of [`Engine::foresee`]; a failure of one host does not stop the others and
     /// is in the report. Running means that the container started, not that its SSH answers yet.
     pub async fn up(
         &self,
@@ -86,20 +90,20 @@ impl Engine {
         on_event: impl Fn(UpEvent) + Send + Sync,
     ) -> Result<UpReport, LabError> {
         let wanted = self.wanted(inventory, hosts).await?;
-        let sights = self.sights(&wanted, keyring).await?;
-        let work: Vec<(&Wanted<'_>, Sight)> =
+        let ground = self.ground(inventory, &wanted).await?;
+        let sights = self.sights(&wanted, &ground, keyring).await?;
+        let work: Vec<Work<'_, '_>> =
             wanted.iter().zip(sights).filter(|(_, sight)| sight.state != State::Running).collect();
-        let mut report = UpReport::default();
+        let mut report = UpReport { notice: ground.notice(), ..UpReport::default() };
         if work.is_empty() {
             return Ok(report);
         }
         self.preflight(&work).await?;
-        let subjects: Vec<Subject<'_>> = work.iter().map(|(wanted, _)| wanted.subject).collect();
-        self.ensure_surroundings(&inventory.lab.name, &subjects).await?;
+        let settled = &self.settle(inventory, &ground, &work).await?;
         let mut results = stream::iter(&work)
             .map(|(wanted, sight)| async move {
                 let begin = Instant::now();
-                let result = self.bring_up(wanted, sight, keyring).await;
+                let result = self.bring_up(wanted, sight, settled, keyring).await;
                 (*wanted, sight, result, u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX))
             })
             .buffer_unordered(AT_ONCE);
@@ -122,13 +126,50 @@ impl Engine {
         Ok(report)
     }
 
-    async fn bring_up(&self, wanted: &Wanted<'_>, sight: &Sight, keyring: &Keyring) -> Result<(), LabError> {
+    /// How the containers of these hosts are, and whether [`Engine::up`] could make them as they should be. Hosts that are no
+    /// containers are passed over. Makes nothing, but keys for hosts whose container exists already.
+    ///
+    /// The errors are those with which `up` would refuse to begin: a wrong setting, a missing image, a container or network of
+    /// the same name that is not this lab's, a subnet or address that cannot be had, a device or network that is missing, a
+    /// published port that somebody has.
+    pub async fn foresee(
+        &self,
+        inventory: &Inventory,
+        hosts: &[HostName],
+        keyring: &Keyring,
+    ) -> Result<Survey, LabError> {
+        let wanted = self.wanted(inventory, hosts).await?;
+        let ground = self.ground(inventory, &wanted).await?;
+        let sights = self.sights(&wanted, &ground, keyring).await?;
+        let work: Vec<Work<'_, '_>> =
+            wanted.iter().zip(sights.iter().cloned()).filter(|(_, sight)| sight.state != State::Running).collect();
+        if !work.is_empty() {
+            self.preflight(&work).await?;
+            self.expect_ground(inventory, &ground, &work).await?;
+        }
+        Ok(Survey { sights, notice: ground.notice() })
+    }
+
+    async fn bring_up(
+        &self,
+        wanted: &Wanted<'_>,
+        sight: &Sight,
+        settled: &Settled,
+        keyring: &Keyring,
+    ) -> Result<(), LabError> {
         match (&sight.state, &sight.id) {
             (State::Running, _) => Ok(()),
             (State::Stopped, Some(id)) => self.resume(&wanted.subject, id).await,
-            (State::Different { .. }, Some(id)) => self.replace(&wanted.subject, &wanted.spec(keyring)?, id).await,
+            (State::Different { .. }, Some(id)) => {
+                let ran = settled.stopped.contains(id);
+                self.replace(&wanted.subject, &addressed(wanted, settled, keyring)?, id, ran).await
+            }
             _ => {
-                self.make(&wanted.subject, &wanted.spec(keyring)?).await?;
+                // It may run again after a restart of the engine, and has the address that its successor gets.
+                if let Some(id) = self.leftover(&wanted.subject).await? {
+                    self.stop_container(&names::replaced(wanted.subject.lab, wanted.subject.host), &id).await?;
+                }
+                self.make(&wanted.subject, &addressed(wanted, settled, keyring)?).await?;
                 self.remove_leftover(&wanted.subject).await
             }
         }
@@ -139,7 +180,8 @@ impl Engine {
         let id = self.create(subject, spec).await?;
         let made = async {
             self.place_keys(subject, spec, &id).await?;
-            self.start_container(subject, &id).await
+            let started = self.start_container(subject, &id).await;
+            started.map_err(|error| address_conflict(subject, spec, &error).unwrap_or(error))
         };
         if let Err(error) = made.await {
             if let Err(more) = self.remove_container(&id).await {
@@ -150,11 +192,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes a container anew. The old one steps aside until its successor runs, and comes back if that fails.
-    async fn replace(&self, subject: &Subject<'_>, spec: &Spec, old: &str) -> Result<(), LabError> {
+    /// Makes a container anew. The old one steps aside until its successor runs, and comes back if that fails; it `ran` when
+    /// it runs, or was stopped before for this.
+    async fn replace(&self, subject: &Subject<'_>, spec: &Spec, old: &str, ran: bool) -> Result<(), LabError> {
         let (name, aside) = (names::container(subject.lab, subject.host), names::replaced(subject.lab, subject.host));
         self.remove_leftover(subject).await?;
-        let ran = self.inspected(old).await?.is_some_and(|found| found.state.running);
+        let ran = ran || self.inspected(old).await?.is_some_and(|found| found.state.running);
         self.stop_container(&name, old).await?;
         self.rename(old, &aside).await?;
         match self.make(subject, spec).await {
@@ -173,15 +216,20 @@ impl Engine {
         if ran { self.start_container(subject, old).await } else { Ok(()) }
     }
 
-    /// A predecessor that an earlier run, ended in the middle, left aside.
     async fn remove_leftover(&self, subject: &Subject<'_>) -> Result<(), LabError> {
+        match self.leftover(subject).await? {
+            Some(id) => self.remove_container(&id).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The id of a predecessor that an earlier run, ended in the middle, left aside.
+    async fn leftover(&self, subject: &Subject<'_>) -> Result<Option<String>, LabError> {
         let aside = names::replaced(subject.lab, subject.host);
         match self.inspected(&aside).await? {
-            Some(found) if super::sight::is_ours(&found.config.labels, subject.lab, subject.host) => {
-                self.remove_container(&found.id).await
-            }
+            Some(found) if super::sight::is_ours(&found.config.labels, subject.lab, subject.host) => Ok(Some(found.id)),
             Some(_) => Err(LabError::ForeignContainer { name: aside, owner: "was not made by ovs-cuisine".to_owned() }),
-            None => Ok(()),
+            None => Ok(None),
         }
     }
 
@@ -198,7 +246,8 @@ impl Engine {
         let name = names::container(subject.lab, subject.host);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let call = self.docker().create_container(Some(options), spec.body.clone());
-        let created = self.call(&format!("create container `{name}`"), CHANGE, call).await?;
+        let created = self.call(&format!("create container `{name}`"), CHANGE, call).await;
+        let created = created.map_err(|error| address_conflict(subject, spec, &error).unwrap_or(error))?;
         for warning in created.warnings {
             tracing::warn!(host = %spec.host, %warning, "docker warns about the container");
         }
@@ -272,6 +321,33 @@ impl Engine {
             Err(error) if error.is_missing() || error.status() == Some(409) => Ok(()),
             other => other,
         }
+    }
+}
+
+/// Everything about a container, with the address that was decided for it.
+fn addressed(wanted: &Wanted<'_>, settled: &Settled, keyring: &Keyring) -> Result<Spec, LabError> {
+    let mut spec = wanted.spec(keyring)?;
+    let is_on_labs = lab_endpoint(&wanted.subject, &spec.body).is_some();
+    if let Some(address) = settled.addresses.get(wanted.subject.host).filter(|_| is_on_labs) {
+        ask(&mut spec.body, &wanted.subject.network(), *address);
+    }
+    Ok(spec)
+}
+
+/// The engine tells of an address that cannot be had in prose, before or after version 25 of Docker in other words.
+fn address_conflict(subject: &Subject<'_>, spec: &Spec, error: &LabError) -> Option<LabError> {
+    let LabError::Api { source, .. } = error else { return None };
+    let address = endpoint(subject, &spec.body).and_then(asked)?.to_string();
+    let (host, network) = (subject.host.clone(), subject.network());
+    let says = |words: &str| source.message.contains(words);
+    if says("user configured subnets") {
+        Some(LabError::AddressRefused { host, address, network })
+    } else if says("does not belong to any of this network's subnets") || says("no configured subnet") {
+        Some(LabError::AddressOutside { host, address, network, subnet: None })
+    } else if says("Address already in use") {
+        Some(LabError::AddressInUse { host, address, network, holder: None })
+    } else {
+        None
     }
 }
 

@@ -14,7 +14,8 @@ use starlark::{
 };
 
 use super::{
-    ConfigValue, Evaluation, Keyspace, ParamSpec, Params, RecipeError, RecipeErrorKind, Scene, StoreSpec, Surroundings,
+    BoundValue, ConfigValue, Evaluation, Keyspace, ParamSpec, Params, RecipeError, RecipeErrorKind, Scene, StoreSpec,
+    Surroundings,
     bounds::{Bounds, on_own_stack_beside},
     compile::{Compiled, Printer},
     context::context,
@@ -143,6 +144,13 @@ impl Recipe {
     /// The error ([`RecipeErrorKind::Param`]) holds everything that is missing, each with the inventory's line.
     pub fn check_layouts(&self, component: &Component, params: &Params) -> Result<(), RecipeError> {
         params::check_layouts(&self.params, params, component)
+    }
+
+    /// When the turn of a component with these parameters comes in a push of several: the last of those that its directories
+    /// were declared with.
+    pub fn push_order(&self, params: &Params) -> i32 {
+        let given = |spec: &&ParamSpec| matches!(params.get(&spec.name), Some(BoundValue::Path(_)));
+        self.params.iter().filter(given).map(|spec| spec.push_order).max().unwrap_or_default()
     }
 
     /// What the component has in etcd: the prefixes that `prefix(ctx)` returns, else its name; and what `access(ctx)` adds

@@ -24,7 +24,6 @@ mod veil;
 
 pub use compiled::Recipe;
 pub use error::{Frame, Place, RecipeError, RecipeErrorKind};
-pub(crate) use functions::LINKS;
 pub use library::{Library, RecipeEntry};
 pub use params::{BoundValue, ParamSpec, ParamType, Params};
 pub use reference::functions_reference;

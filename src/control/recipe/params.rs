@@ -60,6 +60,9 @@ pub struct ParamSpec {
     /// What the directory that a `path` names must have, relative to it; what ends in `/` is a directory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub contains: Vec<String>,
+    /// When a component's turn comes in a push of several that a `path` takes part in: lower ones first.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub push_order: i32,
     /// The recipe line that declares it.
     pub source: Source,
 }
@@ -179,6 +182,11 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde wants")]
+fn is_usual(push_order: &i32) -> bool {
+    *push_order == 0
+}
+
 /// Checks what `param()` was given.
 pub(super) fn check(declared: &ParamDecl) -> Result<(), Fault> {
     spec("", declared).map(drop)
@@ -209,6 +217,9 @@ pub(super) fn spec(name: &str, declared: &ParamDecl) -> Result<ParamSpec, Fault>
     if kind != ParamType::Path && !contains.is_empty() {
         return Err(wrong("`contains` is for parameters of type `path`".to_owned()));
     }
+    if kind != ParamType::Path && declared.push_order != 0 {
+        return Err(wrong("`push_order` is for parameters of type `path`".to_owned()));
+    }
     let is_below = |path: &String| Path::new(path).components().all(|part| matches!(part, path::Component::Normal(_)));
     if let Some(bad) = contains.iter().find(|path| path.is_empty() || !is_below(path)) {
         return Err(wrong(format!("`{bad}` in `contains` is not a path below the directory")));
@@ -222,6 +233,7 @@ pub(super) fn spec(name: &str, declared: &ParamDecl) -> Result<ParamSpec, Fault>
         doc: declared.doc.clone(),
         choices,
         contains,
+        push_order: declared.push_order,
         source,
     })
 }

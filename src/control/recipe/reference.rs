@@ -88,7 +88,7 @@ fn default_of(function: &str, param: &DocParam, shown: &str) -> String {
         ("run", "success") => "[0]",
         (_, "environment") => "{}",
         (_, "delete") => "False",
-        (_, "restart_on" | "ignore" | "groups" | "files" | "choices") => "[]",
+        (_, "restart_on" | "ignore" | "groups" | "files" | "choices" | "ports") => "[]",
         _ => shown,
     };
     default.to_owned()

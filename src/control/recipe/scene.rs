@@ -18,6 +18,12 @@ pub trait Surroundings: Sync {
     /// Asks the host a read-only question and waits for its answer.
     fn ask(&self, question: Question) -> Result<Answer, String>;
 
+    /// Asks another host of the same component. [`Answer::Absent`] for one that does not exist yet, in plan mode.
+    fn ask_of(&self, host: &HostName, question: Question) -> Result<Answer, String> {
+        let _ = question;
+        Err(format!("`{host}` cannot be asked here"))
+    }
+
     /// Scans a source tree for `sync()`. `source` is absolute; `ignore` holds gitignore patterns.
     fn tree(&self, source: &Path, ignore: &[String], xattrs: bool) -> Result<TreeSummary, Refusal>;
 

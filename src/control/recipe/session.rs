@@ -10,7 +10,7 @@ use std::{
 use starlark::{eval::Evaluator, values::any::StarlarkAny};
 
 use super::{
-    Keyspace, Launch, ParamSpec, Scene, Surroundings,
+    BoundValue, Keyspace, Launch, ParamSpec, Scene, Surroundings,
     diagnose::source_of,
     error::{Fault, RecipeErrorKind},
     files::{Roots, Texts},
@@ -79,6 +79,8 @@ pub(super) struct Stage {
     pub(super) keyspace: Keyspace,
     /// Values of parameters of type `path`.
     paths: Vec<PathBuf>,
+    /// Names of parameters, with their values where these are whole numbers.
+    pub(super) parameters: Vec<(String, Option<u64>)>,
     /// Hosts of each component of the lab.
     pub(super) components: BTreeMap<String, Vec<String>>,
 }
@@ -125,6 +127,7 @@ impl Stage {
             lab: scene.inventory.lab.name.to_string(),
             keyspace: scene.keyspace.clone(),
             paths: scene.params.paths().map(|(_, path)| path.to_path_buf()).collect(),
+            parameters: scene.params.iter().map(|(name, value)| (name.to_owned(), whole(value))).collect(),
             components: scene
                 .inventory
                 .components
@@ -132,6 +135,14 @@ impl Stage {
                 .map(|(name, component)| (name.to_string(), hosts(component)))
                 .collect(),
         }
+    }
+}
+
+/// A whole number among the values of parameters.
+fn whole(value: &BoundValue) -> Option<u64> {
+    match value {
+        BoundValue::Plain(value) => value.as_u64(),
+        BoundValue::Path(_) | BoundValue::Secret(_) => None,
     }
 }
 

@@ -50,6 +50,8 @@ pub(super) struct ParamDecl {
     pub(super) choices: Vec<String>,
     /// Paths that the directory must have.
     pub(super) contains: Vec<String>,
+    /// When its component's turn comes in a push of several.
+    pub(super) push_order: i32,
     /// Where it was declared.
     pub(super) file: String,
     /// Likewise, from 1.
@@ -81,6 +83,7 @@ impl<'v> AllocValue<'v> for ParamDecl {
             ("doc", heap.alloc(self.doc)),
             ("choices", heap.alloc(AllocList(self.choices))),
             ("contains", heap.alloc(AllocList(self.contains))),
+            ("push_order", heap.alloc(self.push_order)),
             ("declared_in", heap.alloc(self.file)),
             ("declared_at", heap.alloc(self.line)),
         ]))
@@ -116,6 +119,7 @@ impl<'v> Fields<'v> {
             doc: self.get("doc")?,
             choices: self.get::<UnpackList<String>>("choices")?.items,
             contains: self.get::<UnpackList<String>>("contains")?.items,
+            push_order: self.get("push_order")?,
             file: self.get("declared_in")?,
             line: self.get("declared_at")?,
         })

@@ -28,4 +28,4 @@ pub use json::JSON_SCHEMA;
 pub use paint::{clean, plain};
 pub use style::{ColorWhen, ReportKind, ReportStyle, Sinks};
 pub use table::{Cell, Column, Table, Tone};
-pub use words::{bytes, duration, plural};
+pub use words::{ago, bytes, duration, plural};

@@ -106,10 +106,16 @@ pub(super) fn counts(summary: &Summary, unknown_parts: u32) -> String {
         format!("{} unchanged", tally.unchanged),
     ];
     let lost = summary.hosts.iter().filter(|host| host.status == Status::Unreachable).count() as u64;
+    let components = summary.components.iter().filter(|component| component.status == Status::Failed).count() as u64;
+    // What failed outside steps, such as keys that could not be written, is a component's failure alone.
+    let failed = match (tally.failed, components) {
+        (0, 1..) => format!("{} failed", plural(components, "component", "components")),
+        (steps, _) => format!("{steps} failed"),
+    };
     let optional = [
         (is_plan || unknown > 0, format!("{unknown} unknown")),
         (is_plan || tally.skipped > 0, format!("{} skipped", tally.skipped)),
-        (!is_plan || tally.failed > 0, format!("{} failed", tally.failed)),
+        (!is_plan || u64::from(tally.failed) + components > 0, failed),
         (tally.not_attempted > 0, format!("{} not attempted", tally.not_attempted)),
         (lost > 0, format!("{} unreachable", plural(lost, "host", "hosts"))),
     ];

@@ -1,5 +1,7 @@
 //! Numbers as people read them.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use indicatif::HumanBytes;
 
 /// `1 host`, `2 hosts`.
@@ -19,6 +21,17 @@ pub fn duration(millis: u64) -> String {
             let seconds = (millis + 500) / 1000;
             format!("{} min {} s", seconds / 60, seconds % 60)
         }
+    }
+}
+
+/// How long ago a moment was, given in seconds since 1970: `12 s ago`, `5 min ago`, `3 h ago`, `2 d ago`.
+pub fn ago(at: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+    match now.saturating_sub(at) {
+        seconds @ 0..120 => format!("{seconds} s ago"),
+        seconds @ 120..7_200 => format!("{} min ago", seconds / 60),
+        seconds @ 7_200..172_800 => format!("{} h ago", seconds / 3_600),
+        seconds => format!("{} d ago", seconds / 86_400),
     }
 }
 

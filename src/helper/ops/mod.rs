@@ -6,6 +6,7 @@ mod file_link;
 mod file_remove;
 mod file_write;
 mod group_ensure;
+mod leftovers;
 mod limits;
 mod ownership;
 mod package_ensure;

@@ -1,16 +1,21 @@
 //! Services under runit: `/etc/sv/NAME` defines one, a link in runsvdir's directory has it supervised, a file `down` in
 //! it keeps it from starting by itself. See runsv(8), runsvdir(8) and sv(8).
+//!
+//! runit knows no bonds between services. A file `bonds` in a definition names those that it is bound to; every definition
+//! of ours has scripts that look for itself in the `bonds` of others: `finish`, which runsv runs when the service has
+//! ended, stops what is bound to it, and `control/u`, which it runs before each start, has it come back.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write,
-    io::{Read, Seek, SeekFrom},
+    io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use super::service_ensure::{Manager, ServiceFile, Status};
+use super::service_ensure::{MARK, Manager, SETTLE, STOP_TIME, ServiceFile, Status};
 use crate::{
     helper::{
         failure::{OrFail, bad_input},
@@ -28,8 +33,14 @@ const DEFINITIONS: &str = "/etc/sv";
 const USUAL: [&str; 3] = ["/etc/service", "/var/service", "/etc/runit/runsvdir/default"];
 /// How long until runsvdir, which looks every 5 s, has noticed a new service.
 const NOTICE: Duration = Duration::from_secs(15);
+/// After so long runsvdir has not taken notice of the date that it was given.
+const UNHEARD: Duration = Duration::from_secs(4);
 /// Seconds that a service waits for those that it needs, before it tries anew.
 const OTHERS: u32 = 30;
+/// Seconds that a service of an earlier version, whose definition does not tell, may take to stop.
+const LONGEST_STOP: u64 = 120;
+/// The file of a definition that names what it is bound to, and the time that it may take to stop.
+const BONDS: &str = "bonds";
 /// How much of a log's end is read.
 const LOG_BYTES: u64 = 16 * 1024;
 
@@ -61,6 +72,62 @@ impl Runit {
         run_script(&self.supervised, definition)
     }
 
+    /// What happens when the service has ended: those bound to it end too.
+    fn finish_script(&self, name: &str) -> String {
+        FINISH_SCRIPT.replace("{bound}", &self.bound_script(name)).replace("{name}", name)
+    }
+
+    /// What happens before it starts: those bound to it are to run again. They wait for it by themselves.
+    fn return_script(&self, name: &str) -> String {
+        RETURN_SCRIPT.replace("{bound}", &self.bound_script(name)).replace("{name}", name)
+    }
+
+    /// The part that finds who is bound to it.
+    fn bound_script(&self, name: &str) -> String {
+        BOUND_SCRIPT
+            .replace("{mark}", MARK)
+            .replace("{supervised}", &quoted(&self.supervised.to_string_lossy()))
+            .replace("{definitions}", &quoted(&self.definitions.to_string_lossy()))
+            .replace("{name}", name)
+    }
+
+    /// Seconds that what is bound to a service may take to stop: it is not down before.
+    fn time_of_bound(&self, name: &str) -> u64 {
+        let entries = fs_err::read_dir(&self.definitions).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let all: Vec<(String, String)> = names
+            .filter_map(|name| {
+                let bonds = fs_err::read_to_string(self.definitions.join(&name).join(BONDS)).ok()?;
+                Some((name, bonds))
+            })
+            .collect();
+        time_of_bound(name, &all, &mut BTreeSet::new())
+    }
+
+    /// Adds a service to those that are supervised, such that runsvdir takes it at once.
+    ///
+    /// runsvdir tells by the directory's date of change, in seconds, whether it has to look, and waits another second when
+    /// that is the present one: more may come. So the directory gets a date that is past, and not the one it had.
+    fn supervise(&self, name: &str, definition: &Path) -> Result<(), OpFailure> {
+        self.let_know(|| replace_link(&self.link(name), &definition.to_string_lossy()))
+    }
+
+    /// Changes what is supervised, such that runsvdir looks at once.
+    fn let_know(&self, change: impl FnOnce() -> Result<(), OpFailure>) -> Result<(), OpFailure> {
+        let before = fs_err::metadata(&self.supervised).and_then(|found| found.modified());
+        change()?;
+        if let Some(past) = before.ok().and_then(|before| before.checked_sub(Duration::from_secs(1))) {
+            // Best effort: it only takes longer otherwise.
+            let _ = self.date(past);
+        }
+        Ok(())
+    }
+
+    /// Sets the supervised directory's date of change.
+    fn date(&self, date: SystemTime) -> io::Result<()> {
+        fs_err::File::open(&self.supervised)?.set_modified(date)
+    }
+
     /// Waits until a `runsv` looks after the service.
     fn wait_until_supervised(&self, name: &str, machine: &Machine<'_>) -> Result<(), OpFailure> {
         let since = Instant::now();
@@ -72,6 +139,10 @@ impl Runit {
                     .write(true)
                     .open(ear)
                     .and_then(|mut pipe| std::io::Write::write_all(&mut pipe, b"."));
+            }
+            if since.elapsed() > UNHEARD {
+                // Best effort, too: a date that it has not seen, whatever it was told by `age`.
+                let _ = self.date(SystemTime::now());
             }
             if since.elapsed() > NOTICE {
                 let message = format!("runsvdir did not notice the service `{name}` within {} s", NOTICE.as_secs());
@@ -98,11 +169,18 @@ fn ear_of_runsvdir() -> Option<PathBuf> {
 impl Manager for Runit {
     fn files(&self, name: &str, definition: &ServiceDefinition) -> Vec<ServiceFile> {
         let folder = self.definitions.join(name);
-        let mut files =
-            vec![ServiceFile { path: folder.join("run"), mode: 0o755, content: self.run_script(definition) }];
+        let file = |path: &str, mode, content| {
+            let (restarts, is_told) = (path == "run", matches!(path, "run" | "log/run"));
+            ServiceFile { path: folder.join(path), mode, content, restarts, is_told }
+        };
+        let mut files = vec![
+            file("run", 0o755, self.run_script(definition)),
+            file(BONDS, 0o644, bonds(definition)),
+            file("finish", 0o755, self.finish_script(name)),
+            file("control/u", 0o755, self.return_script(name)),
+        ];
         if self.has_logger {
-            let content = log_script(name);
-            files.push(ServiceFile { path: folder.join("log/run"), mode: 0o755, content });
+            files.push(file("log/run", 0o755, log_script(name)));
         }
         files
     }
@@ -116,7 +194,9 @@ impl Manager for Runit {
         let state = read("stat");
         let running = state.starts_with("run") && !state.contains("got TERM") && is_supervised(&link);
         let life = read("pid").trim().to_owned();
-        Ok(Status { known, running: running && !life.is_empty(), enabled: Some(enabled), life })
+        let running = running && !life.is_empty();
+        // runsv knows that there is a process, and no more.
+        Ok(Status { known, running, enabled: Some(enabled), life, stale: false, trial: SETTLE })
     }
 
     fn reload(&self, _: &Machine<'_>) -> Result<(), OpFailure> {
@@ -131,7 +211,7 @@ impl Manager for Runit {
         if is_new {
             // Not started by being noticed: whether it starts is decided afterwards.
             replace_with(&down(&definition), Attributes::mode(0o644), b"")?;
-            replace_link(&link, &definition.to_string_lossy())?;
+            self.supervise(name, &definition)?;
         }
         self.wait_until_supervised(name, machine)?;
         let down = down(&link);
@@ -145,7 +225,8 @@ impl Manager for Runit {
 
     fn act(&self, name: &str, action: Action, patience: u64, machine: &Machine<'_>) -> Result<(), OpFailure> {
         let verb = match action {
-            Action::Start => "start",
+            // `start` looks every 0.4 s whether it was done; the caller looks more often.
+            Action::Start => "up",
             Action::Stop => "force-stop",
             Action::Restart => "force-restart",
             Action::Create | Action::Modify | Action::Remove | Action::Run => {
@@ -158,6 +239,7 @@ impl Manager for Runit {
         }
         self.wait_until_supervised(name, machine)?;
         let path = link.to_string_lossy();
+        let patience = patience + self.time_of_bound(name);
         // `sv` kills what has not done as it was told in that time.
         let job = Job::program("sv", ["-w", &patience.to_string(), verb, &path]);
         let job = job.timeout(Duration::from_secs(patience) + NOTICE);
@@ -168,6 +250,36 @@ impl Manager for Runit {
             return Ok(());
         }
         Err(machine.command_failure(&title, &ended).output(output.lines().map(str::to_owned).collect()))
+    }
+
+    fn patience(&self, name: &str) -> u64 {
+        let bonds = fs_err::read_to_string(self.definitions.join(name).join(BONDS)).unwrap_or_default();
+        patience_of(&bonds).unwrap_or(LONGEST_STOP)
+    }
+
+    fn own_definition(&self, name: &str) -> Option<PathBuf> {
+        let folder = self.definitions.join(name);
+        fs_err::read_to_string(folder.join("run")).is_ok_and(|text| text.contains(MARK)).then_some(folder)
+    }
+
+    fn remove(&self, name: &str, machine: &Machine<'_>) -> Result<(), OpFailure> {
+        let (link, definition) = (self.link(name), self.definitions.join(name));
+        let is_linked = link.exists();
+        if is_linked && is_supervised(&link) {
+            self.act(name, Action::Stop, self.patience(name), machine)?;
+        }
+        // Before its runsv ends: runsvdir would start another one.
+        if is_linked {
+            self.let_know(|| fs_err::remove_file(&link).or_fail("remove", link.display()))?;
+        }
+        if is_supervised(&definition) {
+            // It ends its log, and itself.
+            let path = definition.to_string_lossy();
+            let wait = STOP_TIME.to_string();
+            let job = Job::program("sv", ["-w", &wait, "force-shutdown", &path]).timeout(NOTICE + NOTICE);
+            machine.collect(&job, &format!("sv force-shutdown {name}"))?;
+        }
+        fs_err::remove_dir_all(&definition).or_fail("remove", definition.display())
     }
 
     fn log_mark(&self, name: &str) -> u64 {
@@ -198,8 +310,70 @@ fn log_path(name: &str) -> PathBuf {
     Path::new("/var/log").join(name).join("current")
 }
 
+/// Finds who is bound to the service: `$bound`, and the longest of their times to stop, `$patience`. Names of services hold
+/// nothing that a shell would split or expand.
+const BOUND_SCRIPT: &str = "\
+#!/bin/sh
+# {mark}
+own=$PWD patience=0 bound=
+cd {supervised} || exit 0
+for bonds in {definitions}/*/bonds; do
+    grep -qxF 'binds-to {name}' \"$bonds\" 2>/dev/null || continue
+    other=${bonds%/bonds}
+    other=./${other##*/}
+    [ -p \"$other/supervise/ok\" ] || continue
+    read -r _ seconds <\"$bonds\"
+    [ \"$seconds\" -le \"$patience\" ] || patience=$seconds
+    bound=\"$bound $other\"
+done
+[ -n \"$bound\" ] || exit 0
+";
+
+const FINISH_SCRIPT: &str = "\
+{bound}# {name} has ended: what is bound to it does not run without.
+sv -w \"$patience\" force-stop $bound >/dev/null 2>&1
+exit 0
+";
+
+const RETURN_SCRIPT: &str = "\
+{bound}# {name} starts: what is bound to it comes back, unless it does not start by itself. A start that changes nothing is none.
+case $(cat \"$own/supervise/stat\" 2>/dev/null) in down*) ;; *) exit 0 ;; esac
+for other in $bound; do
+    [ -e \"$other/down\" ] || sv up \"$other\" >/dev/null 2>&1
+done
+exit 0
+";
+
+/// How long a service with these bonds may take to stop, in seconds.
+fn patience_of(bonds: &str) -> Option<u64> {
+    bonds.lines().find_map(|line| line.strip_prefix("patience ")?.parse().ok())
+}
+
+/// The longest of the times to stop of what is bound to a service, with what is bound to that. `all` are services with
+/// their bonds; those in `seen` are counted already.
+fn time_of_bound(name: &str, all: &[(String, String)], seen: &mut BTreeSet<String>) -> u64 {
+    if !seen.insert(name.to_owned()) {
+        return 0;
+    }
+    let wanted = format!("binds-to {name}");
+    let bound = all.iter().filter(|(_, bonds)| bonds.lines().any(|line| line == wanted));
+    bound
+        .map(|(other, bonds)| patience_of(bonds).unwrap_or(STOP_TIME) + time_of_bound(other, all, seen))
+        .max()
+        .unwrap_or_default()
+}
+
+/// What a service is bound to, and how long it may take to stop.
+fn bonds(definition: &ServiceDefinition) -> String {
+    let mut text = format!("patience {}\n", definition.stop_timeout.unwrap_or(STOP_TIME));
+    for name in &definition.binds_to {
+        text.extend(["binds-to ", name, "\n"]);
+    }
+    text
+}
+
 /// runit knows no dependencies; run scripts wait for others by themselves, as its FAQ advises: `sv start` starts what is
-/// needed, `sv check` waits for what only goes first. Neither notices when the other ends later.
+/// needed, `sv check` waits for what only goes first.
 fn run_script(supervised: &Path, definition: &ServiceDefinition) -> String {
     let mut script = String::from("#!/bin/sh\n");
     let mut line = |text: std::fmt::Arguments<'_>| {
@@ -207,7 +381,7 @@ fn run_script(supervised: &Path, definition: &ServiceDefinition) -> String {
         let _ = writeln!(script, "{text}");
     };
     line(format_args!("# {}", definition.description.replace(['\n', '\r'], " ")));
-    line(format_args!("# Written by ovs-cuisine; changes made by hand are overwritten."));
+    line(format_args!("# {MARK}"));
     line(format_args!("exec 2>&1"));
     let path = |name: &str| quoted(&supervised.join(name).to_string_lossy());
     for name in &definition.binds_to {
@@ -259,6 +433,21 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_bound_to_a_service_has_its_time_too() {
+        let bonds = |name: &str, seconds: u64, to: &[&str]| {
+            let binds_to = to.iter().map(|name| (*name).to_owned()).collect();
+            let definition =
+                ServiceDefinition { stop_timeout: Some(seconds), binds_to, ..ServiceDefinition::default() };
+            (name.to_owned(), super::bonds(&definition))
+        };
+        let chain = [bonds("base", 1, &[]), bonds("middle", 20, &["base"]), bonds("end", 300, &["middle", "base"])];
+        let time = |name: &str| time_of_bound(name, &chain, &mut BTreeSet::new());
+        assert_eq!(["base", "middle", "end", "stranger"].map(time), [320, 300, 0, 0]);
+        let ring = [bonds("one", 5, &["other"]), bonds("other", 7, &["one"])];
+        assert_eq!(time_of_bound("one", &ring, &mut BTreeSet::new()), 12);
+    }
 
     #[test]
     fn a_run_script_holds_what_the_definition_says() {

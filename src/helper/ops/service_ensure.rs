@@ -1,5 +1,8 @@
 //! `service_ensure`: a service, with runit or systemd, whichever is process 1.
 //!
+//! Before a service is touched its ports are looked at: one that another process has is an error. A service that leaves its
+//! port to this one in the same run is stopped for it.
+//!
 //! A running service is restarted when its definition changes or when a step that it depends on changed something. A
 //! service that does not run is only started: it reads everything afresh anyway.
 
@@ -15,6 +18,7 @@ use crate::{
         failure::{OrFail, bad_input, io_failure},
         foreseen::Foreseen,
         machine::{Machine, Reaction},
+        ports::{ON_ITS_WAY, Ports, Wanted},
         replace::{Attributes, replace_with},
     },
     plan::{
@@ -22,13 +26,15 @@ use crate::{
     },
 };
 
+/// What a definition of ours says of itself.
+pub(super) const MARK: &str = "Written by ovs-cuisine; changes made by hand are overwritten.";
 /// A service that dies this soon after its start has failed.
-const SETTLE: Duration = Duration::from_secs(1);
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
 /// How long a started service may take until it runs.
 const START_TIME: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Seconds that a service whose definition does not say it may take to stop.
-const STOP_TIME: u64 = 10;
+pub(super) const STOP_TIME: u64 = 10;
 
 /// A service manager.
 pub(super) trait Manager {
@@ -38,7 +44,7 @@ pub(super) trait Manager {
     /// What is known of a service.
     fn status(&self, name: &str, machine: &Machine<'_>) -> Result<Status, OpFailure>;
 
-    /// Takes changed files to notice; called before anything else is done.
+    /// Takes changed files to notice; called after they were written, before anything else is done.
     fn reload(&self, machine: &Machine<'_>) -> Result<(), OpFailure>;
 
     /// Sees to it that the service is known and starts at boot, or does not.
@@ -47,6 +53,15 @@ pub(super) trait Manager {
     /// Starts, stops or restarts; comes back when that is under way at least.
     /// A service may take so many seconds to stop.
     fn act(&self, name: &str, action: Action, patience: u64, machine: &Machine<'_>) -> Result<(), OpFailure>;
+
+    /// Seconds that a service which is there may take to stop, by its own definition.
+    fn patience(&self, name: &str) -> u64;
+
+    /// What says how a service is run, a file or a directory, when it is ours.
+    fn own_definition(&self, name: &str) -> Option<PathBuf>;
+
+    /// Stops a service that we defined, and takes away all that makes it one. Its log stays.
+    fn remove(&self, name: &str, machine: &Machine<'_>) -> Result<(), OpFailure>;
 
     /// A mark in the service's log, to be taken before a start.
     fn log_mark(&self, name: &str) -> u64;
@@ -61,6 +76,10 @@ pub(super) struct ServiceFile {
     pub(super) path: PathBuf,
     pub(super) mode: u32,
     pub(super) content: String,
+    /// Whether a running service takes a change of it by a restart only.
+    pub(super) restarts: bool,
+    /// Whether people want to see what is in it.
+    pub(super) is_told: bool,
 }
 
 /// What is known of a service.
@@ -74,13 +93,20 @@ pub(super) struct Status {
     pub(super) enabled: Option<bool>,
     /// Tells one life of the service from the next.
     pub(super) life: String,
+    /// Its manager holds definitions that are older than the files; they are to be read again first.
+    pub(super) stale: bool,
+    /// For how long it must run to be believed. Zero when it has said itself that it runs, or its start has ended well.
+    pub(super) trial: Duration,
 }
 
 /// What has to be done.
 #[derive(Debug)]
 pub(crate) struct ServiceChange {
     files: Vec<(ServiceFile, Option<String>)>,
+    stale: bool,
     enable: bool,
+    /// Services that are stopped first: they leave a port to this one.
+    makes_way: Vec<String>,
     action: Option<(Action, Option<String>)>,
 }
 
@@ -101,19 +127,27 @@ impl Operation for ServiceEnsure {
                 "install the package that brings it, or say how it is run: service_ensure(..., argv = [...])",
             );
         }
-        let action = self.wanted_action(&status, !files.is_empty(), &machine.reaction);
+        let makes_way = self.expect_ports(&status, machine)?;
+        let redefined = files.iter().any(|(file, _)| file.restarts);
+        let action = match self.wanted_action(&status, redefined, &machine.reaction) {
+            None if !makes_way.is_empty() => {
+                Some((Action::Restart, Some("it gets a port that another service had".to_owned())))
+            }
+            action => action,
+        };
         let enable = status.enabled.is_some_and(|enabled| enabled != self.enabled);
         let perhaps = match (&machine.reaction, &action) {
             (Reaction::Perhaps(why), None) if status.running && self.running => Some(why.clone()),
             _ => None,
         };
         if let Some(why) = perhaps.filter(|_| files.is_empty() && !enable) {
-            return Ok(Finding::Unknown { why, change: ServiceChange { files, enable, action } });
+            let change = ServiceChange { files, stale: status.stale, enable, makes_way, action };
+            return Ok(Finding::Unknown { why, change });
         }
         if files.is_empty() && !enable && action.is_none() {
             return Ok(Finding::Same);
         }
-        Ok(Finding::Differs(ServiceChange { files, enable, action }))
+        Ok(Finding::Differs(ServiceChange { files, stale: status.stale, enable, makes_way, action }))
     }
 
     fn describe(&self, change: &ServiceChange, machine: &Machine<'_>) -> Diff {
@@ -121,8 +155,13 @@ impl Operation for ServiceEnsure {
         for (file, before) in &change.files {
             let action = if before.is_some() { Action::Modify } else { Action::Create };
             let text = Detail::Text { before: before.clone().unwrap_or_default(), after: file.content.clone() };
-            let detail = if machine.sensitive { Detail::SecretContent } else { text };
-            changes.push(Change::new(action, file.path.display().to_string()).with(detail));
+            let told = Change::new(action, file.path.display().to_string());
+            // Who reads a diff looks for how it is run; the rest follows from its name.
+            changes.push(match file.is_told {
+                _ if machine.sensitive => told.with(Detail::SecretContent),
+                true => told.with(text),
+                false => told,
+            });
         }
         let target = format!("service {}", self.name);
         if change.enable {
@@ -132,6 +171,10 @@ impl Operation for ServiceEnsure {
                 before,
                 self.enabled.to_string(),
             )));
+        }
+        for name in &change.makes_way {
+            let text = format!("it leaves a port to {}", self.name);
+            changes.push(Change::new(Action::Stop, format!("service {name}")).with(Detail::Reason { text }));
         }
         if let Some((action, reason)) = &change.action {
             let mut told = Change::new(*action, target);
@@ -145,12 +188,17 @@ impl Operation for ServiceEnsure {
 
     fn apply(&self, change: ServiceChange, machine: &mut Machine<'_>) -> Result<(), OpFailure> {
         let manager = manager(machine)?;
+        for name in &change.makes_way {
+            manager.act(name, Action::Stop, manager.patience(name), machine)?;
+        }
         for (file, _) in &change.files {
             let directory = file.path.parent().unwrap_or(&file.path);
             fs_err::create_dir_all(directory).or_fail("create", directory.display())?;
             replace_with(&file.path, Attributes::mode(file.mode), file.content.as_bytes())?;
         }
-        manager.reload(machine)?;
+        if change.stale || !change.files.is_empty() {
+            manager.reload(machine)?;
+        }
         let mark = manager.log_mark(&self.name);
         if change.enable || !change.files.is_empty() {
             manager.set_enabled(&self.name, self.enabled, machine)?;
@@ -198,6 +246,24 @@ impl ServiceEnsure {
         Ok(differing)
     }
 
+    /// That nobody else has its ports, once it runs; gives the services that leave theirs to it.
+    fn expect_ports(&self, status: &Status, machine: &Machine<'_>) -> Result<Vec<String>, Obstacle> {
+        if !self.running || self.ports.is_empty() {
+            return Ok(Vec::new());
+        }
+        let wanted =
+            Wanted { service: &self.name, ports: &self.ports, yields: &self.yields, is_running: status.running };
+        let patience = if machine.is_check() { Duration::ZERO } else { ON_ITS_WAY };
+        match Ports::of_machine(machine.facts.init).expect(&wanted, patience, machine.stop) {
+            Ok(names) => Ok(names),
+            Err(failure) => match machine.foreseen.maker_of_anything() {
+                // An earlier step may end who has it.
+                Some(maker) => Err(Obstacle::Unclear(format!("{}; `{maker}` may end that", failure.message))),
+                None => Err(failure.into()),
+            },
+        }
+    }
+
     fn patience(&self) -> u64 {
         self.definition.as_ref().and_then(|definition| definition.stop_timeout).unwrap_or(STOP_TIME)
     }
@@ -228,8 +294,8 @@ impl ServiceEnsure {
             status = manager.status(&self.name, machine)?;
         }
         let running = Instant::now();
-        let life = status.life;
-        while running.elapsed() < SETTLE {
+        let Status { life, trial, .. } = status;
+        while running.elapsed() < trial {
             machine.pause(PAUSE)?;
             let status = manager.status(&self.name, machine)?;
             if !status.running || status.life != life {
@@ -247,7 +313,8 @@ impl ServiceEnsure {
     }
 }
 
-fn manager(machine: &Machine<'_>) -> Result<Box<dyn Manager>, OpFailure> {
+/// The service manager of this machine.
+pub(super) fn manager(machine: &Machine<'_>) -> Result<Box<dyn Manager>, OpFailure> {
     match machine.facts.init {
         InitSystem::Runit => Ok(Box::new(Runit::find()?)),
         InitSystem::Systemd => Ok(Box::new(Systemd)),
@@ -259,7 +326,7 @@ fn manager(machine: &Machine<'_>) -> Result<Box<dyn Manager>, OpFailure> {
     }
 }
 
-fn expect_service_name(name: &str) -> Result<(), OpFailure> {
+pub(super) fn expect_service_name(name: &str) -> Result<(), OpFailure> {
     let fits = (1..=128).contains(&name.len())
         && name.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_')
         && name.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.' | '@' | ':'));

@@ -2,14 +2,20 @@
 
 use std::{fmt::Write, path::PathBuf, time::Duration};
 
-use super::service_ensure::{Manager, ServiceFile, Status};
+use super::service_ensure::{MARK, Manager, SETTLE, ServiceFile, Status};
 use crate::{
-    helper::{failure::bad_input, machine::Machine, process::Job},
+    helper::{
+        failure::{OrFail, bad_input},
+        machine::Machine,
+        process::Job,
+    },
     plan::{Action, MemoryLock, OpFailure, ServiceDefinition},
 };
 
 /// How long systemctl may take; its own default for a stop is 90 s.
 const TIME: Duration = Duration::from_secs(120);
+/// Seconds that a service may take to stop whose definition is not at hand; its unit knows better.
+const LONGEST_STOP: u64 = 600;
 
 /// systemd as process 1.
 #[derive(Debug)]
@@ -17,12 +23,13 @@ pub(super) struct Systemd;
 
 impl Manager for Systemd {
     fn files(&self, name: &str, definition: &ServiceDefinition) -> Vec<ServiceFile> {
-        let path = PathBuf::from(format!("/etc/systemd/system/{name}.service"));
-        vec![ServiceFile { path, mode: 0o644, content: unit_file(definition) }]
+        let path = unit_path(name);
+        vec![ServiceFile { path, mode: 0o644, content: unit_file(definition), restarts: true, is_told: true }]
     }
 
     fn status(&self, name: &str, machine: &Machine<'_>) -> Result<Status, OpFailure> {
-        let properties = "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts";
+        let properties =
+            "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID,NRestarts,NeedDaemonReload,Type";
         let job = systemctl(&["show", properties, &unit(name)]);
         let (ended, output) = machine.collect(&job, "systemctl show")?;
         if ended.succeeded() { Ok(status_of(&output)) } else { Err(machine.command_failure("systemctl show", &ended)) }
@@ -50,6 +57,26 @@ impl Manager for Systemd {
         machine.must_run(&job, &format!("systemctl {verb} {name}"))
     }
 
+    fn patience(&self, _: &str) -> u64 {
+        LONGEST_STOP
+    }
+
+    fn own_definition(&self, name: &str) -> Option<PathBuf> {
+        let path = unit_path(name);
+        fs_err::read_to_string(&path).is_ok_and(|text| text.contains(MARK)).then_some(path)
+    }
+
+    fn remove(&self, name: &str, machine: &Machine<'_>) -> Result<(), OpFailure> {
+        let job = systemctl(&["--quiet", "disable", "--now", &unit(name)]);
+        machine
+            .must_run(&job.timeout(Duration::from_secs(LONGEST_STOP)), &format!("systemctl disable --now {name}"))?;
+        let path = unit_path(name);
+        fs_err::remove_file(&path).or_fail("remove", path.display())?;
+        self.reload(machine)?;
+        // One that had failed would be remembered; that there is nothing to forget is no failure.
+        machine.collect(&systemctl(&["reset-failed", &unit(name)]), "systemctl reset-failed").map(drop)
+    }
+
     fn log_mark(&self, _: &str) -> u64 {
         // journalctl takes seconds; one that has begun is as near as it gets.
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -62,6 +89,10 @@ impl Manager for Systemd {
         let found = machine.collect(&Job::program("journalctl", arguments), "journalctl");
         found.map_or_else(|_| Vec::new(), |(_, output)| output.lines().map(str::to_owned).collect())
     }
+}
+
+fn unit_path(name: &str) -> PathBuf {
+    PathBuf::from(format!("/etc/systemd/system/{name}.service"))
 }
 
 fn unit(name: &str) -> String {
@@ -95,6 +126,12 @@ fn status_of(output: &str) -> Status {
         running,
         enabled,
         life: format!("{} {}", value("MainPID"), value("NRestarts")),
+        stale: value("NeedDaemonReload") == "yes",
+        // Of the other types systemd only knows that there is a process; see `Type=` in systemd.service(5).
+        trial: match value("Type").as_str() {
+            "notify" | "notify-reload" | "forking" | "dbus" => Duration::ZERO,
+            _ => SETTLE,
+        },
     }
 }
 
@@ -104,7 +141,7 @@ fn unit_file(definition: &ServiceDefinition) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(unit, "{text}");
     };
-    line(format_args!("# Written by ovs-cuisine; changes made by hand are overwritten."));
+    line(format_args!("# {MARK}"));
     line(format_args!("[Unit]"));
     line(format_args!("Description={}", definition.description.replace(['\n', '\r'], " ").replace('%', "%%")));
     line(format_args!("Wants=network-online.target"));
@@ -199,10 +236,19 @@ mod tests {
         };
         assert_eq!(
             status("active", "enabled"),
-            Status { known: true, running: true, enabled: Some(true), life: "7 0".into() }
+            Status {
+                known: true,
+                running: true,
+                enabled: Some(true),
+                life: "7 0".into(),
+                trial: SETTLE,
+                ..Status::default()
+            }
         );
         assert!(!status("activating", "enabled").running && !status("failed", "enabled").running);
         assert_eq!(status("active", "static").enabled, None);
+        let told = status_of("LoadState=loaded\nActiveState=active\nType=notify\nNeedDaemonReload=yes\n");
+        assert!(told.trial.is_zero() && told.stale && status("active", "enabled").trial == SETTLE);
         assert!(!status_of("LoadState=not-found\nActiveState=inactive\nUnitFileState=\n").known);
     }
 }

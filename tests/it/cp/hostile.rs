@@ -35,7 +35,7 @@ fn hello() -> FromHelper {
         "machine_id":"","container":false,"state_dir":""}"#,
     )
     .unwrap();
-    FromHelper::Hello(HelperHello { protocol: PROTOCOL, facts, trees: Vec::new() })
+    FromHelper::Hello(HelperHello { protocol: PROTOCOL, facts, trees: Vec::new(), holdings: Vec::new() })
 }
 
 fn offered(kind: OfferKind, tree: TreeSummary) -> FromHelper {

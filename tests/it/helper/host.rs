@@ -172,6 +172,7 @@ impl Host {
             protocol: PROTOCOL,
             owner: "tester@here, run 1".into(),
             lock_wait_ms: 0,
+            lab: "test".parse().unwrap(),
         }));
         helper
     }

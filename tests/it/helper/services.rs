@@ -24,7 +24,15 @@ pub(super) fn definition(script: &str) -> ServiceDefinition {
 }
 
 pub(super) fn service(name: &str, definition: Option<ServiceDefinition>) -> ServiceEnsure {
-    ServiceEnsure { name: name.into(), definition, running: true, enabled: true, restart_on: Vec::new() }
+    ServiceEnsure {
+        name: name.into(),
+        definition,
+        running: true,
+        enabled: true,
+        restart_on: Vec::new(),
+        ports: Vec::new(),
+        yields: Vec::new(),
+    }
 }
 
 fn pid(host: &Host, name: &str) -> String {
@@ -45,7 +53,8 @@ fn a_service_is_defined_started_restarted_and_stopped() {
     let mut op = service("worker", Some(wanted));
     let told = converge(&host, &mut helper, &Op::ServiceEnsure(op.clone()));
     let actions: Vec<Action> = told.diffs()[0].changes.iter().map(|change| change.action).collect();
-    assert_eq!(actions, [Action::Create, Action::Create, Action::Modify, Action::Start]);
+    // The script, its bonds, what happens at its end and start, and its log's script.
+    assert_eq!(actions, [vec![Action::Create; 5], vec![Action::Modify, Action::Start]].concat());
     host.wait_until("grep -q 'I am ovs ovs,audio /home/ovs it.s .HOME /usr 500' /var/log/worker/current");
 
     // A new definition restarts it; the same one does not.
@@ -192,6 +201,77 @@ fn a_service_waits_for_those_that_it_needs() {
     host.shell("sv start needing");
     host.wait_until("sv status needed | grep -q ^run");
     remove(&mut helper, &["needing", "following", "needed"]);
+}
+
+#[test]
+fn a_bound_service_goes_and_comes_back_with_the_other() {
+    let host = host();
+    let mut helper = host.helper();
+    let bound_to = |names: &[&str], seconds: u32| {
+        let mut wanted = definition(&format!("exec sleep {seconds}"));
+        wanted.binds_to = names.iter().map(|name| (*name).to_owned()).collect();
+        wanted
+    };
+    let op = |name: &str, definition| Op::ServiceEnsure(service(name, Some(definition)));
+    // A chain, one that is bound to two, and one that only follows.
+    let mut following = definition("exec sleep 9005");
+    following.after = vec!["base".into()];
+    for (name, definition) in [
+        ("base", definition("exec sleep 9000")),
+        ("middle", bound_to(&["base"], 9001)),
+        ("end", bound_to(&["middle"], 9002)),
+        ("both", bound_to(&["base", "middle"], 9003)),
+        ("following", following),
+    ] {
+        converge(&host, &mut helper, &op(name, definition));
+    }
+    let state = |name: &str| host.shell(&format!("sv status {name} | cut -d: -f1")).trim().to_owned();
+    let states = || ["base", "middle", "end", "both", "following"].map(state);
+    let all_run = "for name in base middle end both following; do sv status $name | grep -q ^run: || exit 1; done";
+    // Stopped, it takes along what is bound to it; that stays down until it comes back.
+    host.shell("sv stop base");
+    host.wait_until("for name in middle end both; do sv status $name | grep -q ^down: || exit 1; done");
+    assert_eq!(states(), ["down", "down", "down", "down", "run"]);
+    assert!(host.succeeds("! pgrep -f 'sleep 900[0123]'"), "a process was left");
+    host.shell("sv start base");
+    host.wait_until(all_run);
+    // Killed, it comes back by itself, with all of them anew.
+    let before = ["base", "middle", "end", "both", "following"].map(|name| pid(&host, name));
+    host.shell("kill -KILL $(cat /etc/service/base/supervise/pid)");
+    for (name, old) in ["base", "middle", "end", "both"].iter().zip(&before) {
+        let is_new = format!("test \"$(cat /etc/service/{name}/supervise/pid)\" != \"{}\"", old.trim());
+        host.wait_until(&format!("sv status {name} | grep -q ^run: && {is_new}"));
+    }
+    assert_eq!(pid(&host, "following"), before[4]);
+    // Restarted by a deploy, in order; the others are as the next steps want them, whatever they find.
+    let mut other = definition("exec sleep 9000; true");
+    other.description = "Another".into();
+    let again = |definition| {
+        plan([
+            op("base", definition),
+            op("middle", bound_to(&["base"], 9001)),
+            op("end", bound_to(&["middle"], 9002)),
+            op("both", bound_to(&["base", "middle"], 9003)),
+        ])
+    };
+    let done = helper.run(Mode::Apply, &again(other.clone()));
+    assert!(done.outcomes().iter().all(|outcome| matches!(outcome, Outcome::Changed | Outcome::NoChange)), "{done:?}");
+    host.wait_until(all_run);
+    assert_eq!(helper.run(Mode::Apply, &again(other)).outcomes(), vec![Outcome::NoChange; 4]);
+    // One that does not start by itself is not started with it.
+    let mut asleep = service("both", Some(bound_to(&["base", "middle"], 9003)));
+    (asleep.running, asleep.enabled) = (false, false);
+    converge(&host, &mut helper, &Op::ServiceEnsure(asleep));
+    host.shell("sv restart base");
+    host.wait_until("sv status end | grep -q ^run:");
+    assert_eq!(states(), ["run", "run", "run", "down", "run"]);
+    // A bond that is undone is gone.
+    converge(&host, &mut helper, &op("middle", bound_to(&[], 9001)));
+    host.wait_until("sv status end | grep -q ^run:");
+    host.shell("sv stop base");
+    host.wait_until("sv status base | grep -q ^down:");
+    assert_eq!(states(), ["down", "run", "run", "down", "run"]);
+    remove(&mut helper, &["end", "both", "middle", "following", "base"]);
 }
 
 #[test]

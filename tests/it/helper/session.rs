@@ -56,7 +56,12 @@ fn the_program_knows_itself() {
 fn strangers_are_sent_away() {
     let host = host();
     let mut foreign = host.mute_helper("root");
-    foreign.send(&ToHelper::Hello(NearHello { protocol: PROTOCOL + 1, owner: String::new(), lock_wait_ms: 0 }));
+    foreign.send(&ToHelper::Hello(NearHello {
+        protocol: PROTOCOL + 1,
+        owner: String::new(),
+        lock_wait_ms: 0,
+        lab: "test".parse().unwrap(),
+    }));
     let FromHelper::Fault { why } = foreign.receive() else { panic!() };
     assert!(why.contains("protocol"), "{why}");
     assert!(!foreign.wait());

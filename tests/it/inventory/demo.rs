@@ -43,6 +43,23 @@ fn the_demo_lab_is_what_the_readme_says() {
     }
 }
 
+#[test]
+fn every_inventory_of_the_repository_is_good_and_its_parameters_fit() {
+    let mut seen = 0;
+    for entry in fs_err::read_dir(root().join("inventory")).unwrap() {
+        let path = entry.unwrap().path();
+        let inventory = Inventory::load(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let library = Library::new(inventory.lab.recipes.clone());
+        for component in inventory.components.values() {
+            let bound =
+                library.load(&component.recipe).and_then(|recipe| recipe.bind(component, inventory.directory()));
+            bound.unwrap_or_else(|error| panic!("{}, {}: {error}", path.display(), component.name));
+            seen += 1;
+        }
+    }
+    assert!(seen > 30, "{seen} components");
+}
+
 /// An outside that has every tree and answers no question.
 struct Anywhere;
 

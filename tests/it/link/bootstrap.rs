@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::sshd::{Options, Sshd, User, shared};
 
 fn hello() -> NearHello {
-    NearHello { protocol: PROTOCOL, owner: "test".to_owned(), lock_wait_ms: 1000 }
+    NearHello { protocol: PROTOCOL, owner: "test".to_owned(), lock_wait_ms: 1000, lab: "test".parse().unwrap() }
 }
 
 /// Connects and starts the helper; also says how many bytes of it were sent.
@@ -281,9 +281,13 @@ fn facts_of_nothing() -> Facts {
 #[tokio::test]
 async fn another_protocol_is_refused() {
     let sshd = Sshd::start();
-    let theirs =
-        wire::encode(&FromHelper::Hello(HelperHello { protocol: 99, facts: facts_of_nothing(), trees: vec![] }))
-            .unwrap();
+    let theirs = wire::encode(&FromHelper::Hello(HelperHello {
+        protocol: 99,
+        facts: facts_of_nothing(),
+        trees: vec![],
+        holdings: vec![],
+    }))
+    .unwrap();
     let error = refusal(sshd.target(), &impostor(&format!("printf '{}'; cat", octal(&theirs)))).await;
     assert!(matches!(&*error.kind, LinkErrorKind::Protocol { theirs: 99 }), "{error}");
 }
@@ -302,9 +306,13 @@ async fn a_helper_that_says_nothing_is_given_up() {
 #[tokio::test]
 async fn more_than_waits_in_the_queue_is_sent_in_order() {
     let sshd = Sshd::start();
-    let hello =
-        wire::encode(&FromHelper::Hello(HelperHello { protocol: PROTOCOL, facts: facts_of_nothing(), trees: vec![] }))
-            .unwrap();
+    let hello = wire::encode(&FromHelper::Hello(HelperHello {
+        protocol: PROTOCOL,
+        facts: facts_of_nothing(),
+        trees: vec![],
+        holdings: vec![],
+    }))
+    .unwrap();
     // Reads everything, then tells how many bytes came.
     let does = format!("printf '{}'; wc -c >&2; exit 4", octal(&hello));
     let (_link, channel, _) = start(sshd.target(), &impostor(&does)).await.unwrap();

@@ -38,9 +38,10 @@ struct Cluster {
 impl Cluster {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        // Held until all are known, so that no two are the same.
-        let held: Vec<TcpListener> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = held.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        // Below those that the kernel gives away: one that is free now is not somebody's outgoing connection in a moment.
+        let first = 20_000 + u16::try_from(std::process::id() % 12_000).unwrap();
+        let ports: Vec<u16> =
+            (first..).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).take(6).collect();
         let members = (0..3).map(|number| {
             let name = format!("m{number}");
             let home = directory.path().join(&name);

@@ -6,7 +6,7 @@ use ovs_cuisine::control::{inventory::RecipeRef, recipe::Library};
 
 const BEGIN: &str = "<!-- parameters: generated, see tests/it/ovs/guide.rs -->\n";
 const END: &str = "<!-- end of parameters -->";
-const RECIPES: [&str; 10] = [
+const RECIPES: [&str; 12] = [
     "etcd",
     "arakoon",
     "alba-manager",
@@ -16,7 +16,9 @@ const RECIPES: [&str; 10] = [
     "asd-manager",
     "volumedriver",
     "dtl",
+    "vm-host",
     "controller",
+    "framework-node",
 ];
 
 #[test]

@@ -7,7 +7,7 @@ use ovs_cuisine::{
         inventory::{Component, Inventory},
         recipe::{Evaluation, Keyspace, Library, Params, RecipeError, Scene},
     },
-    plan::{ComponentName, HostName, Plan},
+    plan::{Answer, ComponentName, HostName, Plan, Question},
 };
 use tempfile::TempDir;
 
@@ -50,6 +50,9 @@ struct Bound<'l> {
     component: &'l Component,
     params: BTreeMap<ComponentName, Params>,
 }
+
+/// A bounding set with `CAP_SYS_ADMIN`, as `/proc/self/status` has it.
+const MAY_MOUNT: &str = "00000000a82425fb";
 
 impl Lab {
     /// The demo lab; each pair replaces text of its inventory, which must be there.
@@ -142,18 +145,21 @@ impl Lab {
     /// What a host is to be.
     pub(super) fn deploy(&self, name: &str, host: &str) -> Evaluation {
         let host: HostName = host.parse().unwrap();
-        self.on_scene(name, |scene| {
-            self.library.load(&scene.component.recipe)?.deploy(scene, &host, &facts(), &Fake::default())
-        })
-        .unwrap_or_else(|error| panic!("{name}: {error}"))
+        self.on_scene(name, |scene| self.library.load(&scene.component.recipe)?.deploy(scene, &host, &facts(), &bare()))
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
     pub(super) fn prepare(&self, name: &str, host: &str) -> Option<Plan> {
+        self.prepare_with(name, host, MAY_MOUNT).unwrap()
+    }
+
+    /// On a host whose bounding set of capabilities is this; empty for one without /dev/fuse.
+    pub(super) fn prepare_with(&self, name: &str, host: &str, bounding: &str) -> Result<Option<Plan>, RecipeError> {
         let host: HostName = host.parse().unwrap();
+        let surroundings = Fake { outputs: vec![("CapBnd", bounding.to_owned())], ..bare() };
         self.on_scene(name, |scene| {
-            self.library.load(&scene.component.recipe)?.prepare(scene, &host, &facts(), &Fake::default())
+            self.library.load(&scene.component.recipe)?.prepare(scene, &host, &facts(), &surroundings)
         })
-        .unwrap()
     }
 
     pub(super) fn health(&self, name: &str, host: &str) -> Option<Plan> {
@@ -163,4 +169,12 @@ impl Lab {
         })
         .unwrap()
     }
+}
+
+/// A host without any of the files and programs that recipes ask for.
+fn bare() -> Fake {
+    let missing = |name: &str| (Question::CommandExists(name.to_owned()), Answer::Flag(false));
+    let asds = Question::Read("/opt/ovs-cuisine/started/asd.asds".parse().unwrap());
+    let programs = ["fusermount", "fusermount3"].map(missing);
+    Fake { answers: programs.into_iter().chain([(asds, Answer::Absent)]).collect(), ..Fake::default() }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ovs_cuisine::plan::{LaunchDescription, OnChange, Op, Plan};
+use ovs_cuisine::plan::{Content, LaunchDescription, ListenPort, OnChange, Op, Plan};
 use serde_json::Value;
 
 use super::lab::Lab;
@@ -108,6 +108,24 @@ fn a_clusters_ini_names_each_node() {
     });
     let home = "/opt/OpenvStorage/db/arakoon/mybackend-abm/db";
     assert!(links.clone().any(|link| link == format!("{home}/albamgr_plugin.cmxs /usr/lib/alba/albamgr_plugin.cmxs")));
+}
+
+#[test]
+fn an_asd_is_called_by_its_volume_and_has_the_port_of_its_place() {
+    let volumes = "volumes = [\"/mnt/alba-asd/disk-1\", \"/mnt/alba-asd/disk-2\"]";
+    let asds = |lab: &Lab| -> BTreeMap<String, Value> {
+        let config = lab.config("asd").unwrap();
+        let all = config.iter().filter(|(key, _)| key.starts_with("alba/asds/"));
+        all.map(|(key, value)| (key.clone(), serde_json::from_str(value).unwrap())).collect()
+    };
+    let (both, second) =
+        (asds(&Lab::demo()), asds(&Lab::with(&[(volumes, "volumes = [\"\", \"/mnt/alba-asd/disk-2/\"]")])));
+    assert_eq!((both.len(), second.len()), (6, 3));
+    for (key, value) in &second {
+        assert_eq!(value["port"], both[key]["port"], "{key}");
+    }
+    let twice = Lab::with(&[(volumes, "volumes = [\"/mnt/a\", \"/mnt/a/\"]")]);
+    assert!(twice.config("asd").is_err());
 }
 
 #[test]
@@ -219,4 +237,104 @@ fn flavours_differ_by_their_front_end() {
     assert_eq!(names("vd-fuse"), ["ovs-volumedriver_vp-fuse"]);
     assert_eq!(names("vd-iscsi"), ["ovs-iscsi_vp-iscsi", "ovs-volumedriver_vp-iscsi"]);
     assert_eq!(names("vd-qemu"), ["ovs-volumedriver_vp-qemu"]);
+}
+
+#[test]
+fn a_patched_tgt_reaches_disks_by_the_edge_and_restarts_with_its_library() {
+    let patched = Lab::with(&[("bstype = \"rdwr\" ", "bstype = \"openvstorage+tcp\" ")]);
+    let export = |lab: &Lab| {
+        let plan = lab.deploy("vd-iscsi", "vd-iscsi").plan;
+        let is_library = |op: &Op| matches!(op, Op::FileLink(link) if link.path.to_string() == "/usr/lib/openvstorage");
+        let has_library = plan.steps.iter().any(|step| is_library(&step.op));
+        let export = plan.steps.into_iter().find_map(|step| match step.op {
+            Op::ServiceEnsure(service) if service.name.starts_with("ovs-iscsi_") => Some(service),
+            _ => None,
+        });
+        let export = export.unwrap();
+        (export.definition.unwrap().argv.split_off(3), export.restart_on.len(), has_library)
+    };
+    let on_mount = ["rdwr", "/mnt/vp-iscsi/disk1.raw"].map(str::to_owned).to_vec();
+    assert_eq!(export(&Lab::demo()), (on_mount, 1, false));
+    let (words, reacts_to, has_library) = export(&patched);
+    assert!(words[0] == "openvstorage+tcp" && words[1].ends_with(":26203/disk1"), "{words:?}");
+    assert_eq!((reacts_to, has_library), (2, true));
+}
+
+#[test]
+fn a_host_of_machines_gets_initiator_and_definitions() {
+    let component = "[component.machines]\nrecipe = \"vm-host\"\nhosts = [\"vd-qemu\"]\n\
+                     params = { volumedriver = \"vd-iscsi\", iscsi = true, libvirt = \"/etc/disks\", edge = true }\n\n\
+                     [component.controller]\n";
+    let lab = Lab::with(&[("[component.controller]\n", component)]);
+    let packages = format!("{:?}", lab.prepare("machines", "vd-qemu").unwrap().steps[0].op);
+    for package in ["fuse3", "open-iscsi", "qemu-utils", "kmod"] {
+        assert!(packages.contains(&format!("\"{package}\"")), "{packages}");
+    }
+    let plan = lab.deploy("machines", "vd-qemu").plan;
+    assert!(services(&plan).contains_key("iscsid"), "{:?}", services(&plan));
+    let written: BTreeMap<_, _> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match &step.op {
+            Op::FileWrite(file) => match &file.content {
+                Content::Inline(bytes) => Some((file.path.to_string(), String::from_utf8_lossy(bytes).into_owned())),
+                other => panic!("{}: {other:?}", file.path),
+            },
+            _ => None,
+        })
+        .collect();
+    let ip = lab.ip("vd-iscsi");
+    let definition = &written["/etc/disks/disk1.xml"];
+    assert!(definition.contains(&format!("<host name='{ip}' port='26203' transport='tcp'/>")), "{definition}");
+    assert!(written["/etc/modules-load.d/ovs-cuisine.conf"].contains("fuse\niscsi_tcp"), "{written:?}");
+    let health = lab.health("machines", "vd-qemu").unwrap();
+    let looked: Vec<_> = health.steps.iter().map(|step| step.op.subject().clone()).collect();
+    assert!(looked.iter().any(|line| line.contains("iscsiadm -m discovery") && line.contains(&ip)), "{looked:?}");
+    assert!(looked.iter().any(|line| line.contains(&format!("openvstorage+tcp:{ip}:26203/disk1"))), "{looked:?}");
+}
+
+/// Ports of a component's services on a host, each with the parameter that it follows from.
+fn ports(lab: &Lab, component: &str, host: &str) -> Vec<String> {
+    let plan = lab.deploy(component, host).plan;
+    let services = plan.steps.iter().filter_map(|step| match &step.op {
+        Op::ServiceEnsure(service) => Some(service),
+        _ => None,
+    });
+    let shown = |port: &ListenPort| format!("{} {port}", port.parameter.as_deref().unwrap_or("-"));
+    services.flat_map(|service| service.ports.iter().map(shown)).collect()
+}
+
+#[test]
+fn every_service_that_listens_says_where() {
+    let lab = Lab::demo();
+    for (component, host, expected) in [
+        ("etcd", "etcd", &["client_port 0.0.0.0:2379", "peer_port 127.0.0.1:2380"][..]),
+        ("ovsdb", "db-1", &["client_port 26402", "messaging_port 26403"]),
+        ("backend", "db-1", &["port 26406", "port 26407", "port 26408", "port 26409"]),
+        ("asd", "asd-1", &["port 8600", "port 8601"]),
+        ("agent", "asd-1", &["- 127.0.0.1:2379", "port 8500"]),
+        ("maintenance", "asd-1", &[]),
+        ("proxy-fuse", "vd-fuse", &["port 26204"]),
+        ("dtl-fuse", "vd-fuse", &["port 26202"]),
+        ("vd-fuse", "vd-fuse", &["message_port 26200", "xmlrpc_port 26201", "edge_port 26203", "mds_port 26300"]),
+        (
+            "vd-iscsi",
+            "vd-iscsi",
+            &["message_port 26200", "xmlrpc_port 26201", "edge_port 26203", "mds_port 26300", "- 3260"],
+        ),
+    ] {
+        assert_eq!(ports(&lab, component, host), expected, "{component}");
+    }
+}
+
+#[test]
+fn a_host_that_cannot_mount_is_refused_before_anything() {
+    let lab = Lab::demo();
+    for component in ["vd-fuse", "vd-iscsi", "vd-qemu"] {
+        // What Docker gives a container without more: no CAP_SYS_ADMIN.
+        for (bounding, why) in [("", "has no /dev/fuse"), ("00000000a80425fb", "no CAP_SYS_ADMIN")] {
+            let error = lab.prepare_with(component, component, bounding).unwrap_err();
+            assert!(error.message().contains(why) && error.message().contains("fuse = true"), "{error}");
+        }
+    }
 }

@@ -162,3 +162,33 @@ pub(super) fn an_arakoon_build_rolls(lab: &TestLab) {
     let nothing = lab.expect(0, &["push", "LAB", "ovsdb,voldrv,backend"]);
     assert!(!nothing.stderr.contains("restarted"), "{nothing:?}");
 }
+
+/// Volumedrivers, then DTLs, then who imports the Python extension: the order of an update upstream, though volumedrivers
+/// need their DTLs.
+pub(super) fn a_volumedriver_build_goes_in_upstreams_order(lab: &TestLab) {
+    let extension = "usr/lib/python2.7/dist-packages/volumedriver/storagerouter/storagerouterclient.py";
+    let file = lab.path(&format!("standins/volumedriver/{extension}"));
+    let text = fs_err::read_to_string(&file).unwrap();
+    fs_err::write(&file, format!("{text}\n# pushed\n")).unwrap();
+    let before = processes(lab);
+    let build = lab.path("standins/volumedriver");
+    let events = lab.events(0, &["push", "LAB", "--build", build.to_str().unwrap()]);
+    let order: Vec<_> = events
+        .iter()
+        .filter(|event| event["event"] == "component-finished")
+        .map(|event| event["component"].as_str().unwrap())
+        .collect();
+    assert_eq!(order, ["vd-fuse", "vd-iscsi", "vd-qemu", "dtl-fuse", "dtl-iscsi", "dtl-qemu", "controller"]);
+    let set = restarted(&before, &processes(lab));
+    let flavours = ["fuse", "iscsi", "qemu"];
+    for name in flavours.map(|flavour| format!("vd-{flavour} ovs-volumedriver_vp-{flavour}")) {
+        assert!(set.contains(&name), "{name}: {set:?}");
+    }
+    for name in flavours.map(|flavour| format!("vd-{flavour} ovs-dtl_vp-{flavour}")) {
+        assert!(set.contains(&name), "{name}: {set:?}");
+    }
+    let importers: Vec<_> = set.iter().filter(|name| name.starts_with("controller ")).collect();
+    assert_eq!(importers, ["controller ovs-webapp-api", "controller ovs-workers"]);
+    assert!(set.iter().all(|name| name.starts_with("controller ") || name.starts_with("vd-")), "{set:?}");
+    assert!(!set.iter().any(|name| name.contains("albaproxy")), "{set:?}");
+}

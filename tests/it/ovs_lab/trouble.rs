@@ -1,7 +1,7 @@
 //! What goes wrong in a lab, and hosts that come, go and die.
 
 use super::{changed, volumes, wait_for};
-use crate::support::lab::{TestLab, docker};
+use crate::support::lab::{TestLab, docker, summary};
 
 fn is_there(lab: &TestLab) -> bool {
     let found = docker(&["ps", "-aq", "--filter", &format!("name=^{}", lab.container(""))]);
@@ -23,18 +23,40 @@ pub(super) fn builds_are_looked_at_before_anything_starts(lab: &TestLab) {
     assert!(!is_there(lab), "nothing was started");
 }
 
-pub(super) fn a_lost_node_is_repaired(lab: &TestLab) {
+/// A container that cannot mount: told before anything is installed in it, whatever component comes first.
+pub(super) fn fuse_is_asked_for_before_anything_is_touched(lab: &TestLab) {
+    let (with, without) = ("[host.vd-fuse]\ncontainer = { fuse = true, ", "[host.vd-fuse]\ncontainer = { ");
+    lab.edit(with, without);
+    let refused = lab.expect(20, &["deploy", "LAB", "--on", "vd-fuse"]);
+    for part in ["vd-fuse has no /dev/fuse", "fuse = true", "recipes/volumedriver/recipe.star:"] {
+        assert!(refused.stderr.contains(part), "{refused:?}");
+    }
+    assert_eq!(lab.inside("vd-fuse", "ls /opt /etc/ovs-cuisine /etc/service 2>/dev/null | grep -i ovs || true"), "");
+    lab.edit(without, with);
+    lab.expect(0, &["down", "LAB", "--volumes", "--yes"]);
+    assert!(!is_there(lab));
+}
+
+pub(super) fn nodes_that_are_lost_at_once_are_repaired(lab: &TestLab) {
     let stored = |host: &str| lab.inside(host, "ls /opt/OpenvStorage/db/arakoon/ovsdb/db | wc -l");
     assert_ne!(stored("db-2").trim(), "0");
     let set =
         "su -s /bin/sh ovs -c '/usr/bin/arakoon --set KEY VALUE -config /run/ovs-cuisine/arakoon-ovsdb/config.ini'";
     lab.inside("db-1", &set.replace("KEY VALUE", "kept safe"));
-    // One at a time: the engine gives a container that is made anew the address that is free, and the ABM knows ASDs by
-    // theirs.
-    for host in ["db-2", "asd-3"] {
-        docker(&["rm", "-f", &lab.container(host)]);
-        lab.expect(0, &["deploy", "LAB"]);
-    }
+    // The ABM knows ASDs by the address that they had when they were claimed, and keys hold addresses.
+    let lost = ["asd-3", "db-2", "asd-2"];
+    let addresses = lost.map(|host| lab.address(host));
+    let containers = lost.map(|host| lab.container(host));
+    let gone: Vec<&str> = ["rm", "-f"].into_iter().chain(containers.iter().map(String::as_str)).collect();
+    assert!(docker(&gone).status.success());
+    let planned = lab.events(0, &["plan", "LAB"]);
+    assert_eq!((&summary(&planned)["containers_changed"], &summary(&planned)["keys_changed"]), (&3.into(), &0.into()));
+    let repaired = lab.events(0, &["deploy", "LAB"]);
+    assert_eq!(lost.map(|host| lab.address(host)), addresses);
+    assert_eq!(
+        (&summary(&repaired)["containers_changed"], &summary(&repaired)["keys_changed"]),
+        (&3.into(), &0.into())
+    );
     let get = set.replace("--set KEY VALUE", "--get kept");
     assert_eq!(lab.inside("db-2", &get).trim(), "safe", "the cluster and its data");
     volumes::the_object_is_still_there(lab);
@@ -92,8 +114,10 @@ pub(super) fn etcd_goes_away(lab: &TestLab) {
     let only = lab.run(&["deploy", "LAB", "--only", "voldrv"]);
     assert!(only.status >= 30 && only.stderr.contains("etcd"), "{only:?}");
     let mut touched = super::restarted(&before, &super::processes(lab));
-    // The agent's watcher is there to notice just this, and is started again until etcd is back.
-    touched.retain(|name| name != "etcd etcd" && !name.ends_with(" asd-watcher"));
+    // The agent's watcher is there to notice just this, and is started again until etcd is back; so is the agent, which is
+    // bound to it.
+    let watches = |name: &str| name.ends_with(" asd-watcher") || name.ends_with(" asd-manager");
+    touched.retain(|name| name != "etcd etcd" && !watches(name));
     assert_eq!(touched, Vec::<String>::new(), "nothing was touched");
     // A whole deploy starts it again and goes on from there.
     lab.expect(0, &["deploy", "LAB"]);
@@ -105,6 +129,7 @@ pub(super) fn etcd_goes_away(lab: &TestLab) {
 
 pub(super) fn wrong_values_change_nothing(lab: &TestLab) {
     let keys = lab.expect(0, &["config", "get", "LAB"]).stdout;
+    let before = super::processes(lab);
     for (from, to, why) in [
         ("volumes = [\"/mnt/alba-asd/disk-1\", \"/mnt/alba-asd/disk-2\"]", "volumes = [\"disk-1\"]", "mount points"),
         ("trigger_gap = \"128MB\"", "trigger_gap = \"512MB\"", "backoff_gap"),
@@ -114,8 +139,17 @@ pub(super) fn wrong_values_change_nothing(lab: &TestLab) {
         let run = lab.run(&["deploy", "LAB"]);
         assert!(run.status != 0 && run.stderr.contains(why), "{to}: {run:?}");
         assert_eq!(lab.expect(0, &["config", "get", "LAB"]).stdout, keys, "{to}: no key was touched");
+        let mut touched = super::restarted(&before, &super::processes(lab));
+        // One that comes and goes every minute.
+        touched.retain(|name| !name.contains("heartbeat"));
+        assert_eq!(touched, Vec::<String>::new(), "{to}: no service was touched");
         lab.edit(to, from);
     }
+    assert_eq!(
+        changed(&lab.events(0, &["deploy", "LAB"])),
+        Vec::<String>::new(),
+        "mended, and nothing was left behind"
+    );
     // A disk that is larger than its cache has room for: the volumedriver says so, and the probe shows it.
     lab.inside("vd-fuse", "cat /mnt/vp-fuse/disk1.raw > /dev/null");
     let full = "dd if=/dev/zero of=/mnt/vp-fuse/full.raw bs=1M count=1200 2>&1 || true";

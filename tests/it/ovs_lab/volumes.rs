@@ -65,6 +65,30 @@ pub(super) fn objects_go_through_the_proxy(lab: &TestLab) {
     assert!(holders.iter().filter(|count| count.trim() != "0").count() >= 2, "{holders:?}");
 }
 
+/// A volume that leaves the list is emptied first; what others hold stays, and so do their ports and names.
+pub(super) fn a_volume_goes_and_comes_back(lab: &TestLab) {
+    let known = || {
+        let list = "LD_LIBRARY_PATH=/usr/lib/alba /usr/bin/alba list-osds \
+                    --config /opt/ovs-cuisine/started/asd.abm.ini --to-json";
+        lab.inside("asd-1", list).matches("long_id").count()
+    };
+    let ids = || lab.inside("asd-2", "ls /mnt/alba-asd/disk-2");
+    let (before, both) = (ids(), "volumes = [\"/mnt/alba-asd/disk-1\", \"/mnt/alba-asd/disk-2\"]");
+    lab.edit(both, "volumes = [\"/mnt/alba-asd/disk-2\"]");
+    let moved = lab.run(&["deploy", "LAB"]);
+    assert!(moved.status >= 20 && moved.stderr.contains("write an empty text in the place"), "{moved:?}");
+    lab.edit("volumes = [\"/mnt/alba-asd/disk-2\"]", "volumes = [\"\", \"/mnt/alba-asd/disk-2\"]");
+    lab.expect(0, &["deploy", "LAB"]);
+    assert_eq!(known(), 3, "one on each host is left");
+    assert_eq!(ids(), before);
+    assert_eq!(lab.inside("asd-1", "ls -d /etc/service/alba-asd-* | wc -l"), "1\n", "the other one's service went");
+    the_object_is_still_there(lab);
+    lab.edit("volumes = [\"\", \"/mnt/alba-asd/disk-2\"]", both);
+    lab.expect(0, &["deploy", "LAB"]);
+    assert_eq!((known(), ids()), (6, before));
+    the_object_is_still_there(lab);
+}
+
 /// The object of [`objects_go_through_the_proxy`] is still whole.
 pub(super) fn the_object_is_still_there(lab: &TestLab) {
     let proxy = format!("-h {} -p 26204", lab.address("vd-fuse"));

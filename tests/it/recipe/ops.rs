@@ -232,7 +232,15 @@ wait_port(443, "web.lab", 2)"#,
         description: "Web".to_owned(),
     };
     let service = |name: &str, definition, on, restart_on| {
-        Op::ServiceEnsure(ServiceEnsure { name: name.to_owned(), definition, running: on, enabled: on, restart_on })
+        Op::ServiceEnsure(ServiceEnsure {
+            name: name.to_owned(),
+            definition,
+            running: on,
+            enabled: on,
+            restart_on,
+            ports: Vec::new(),
+            yields: Vec::new(),
+        })
     };
     assert_eq!(ops[1].op, service("ssh", None, false, Vec::new()));
     assert_eq!(ops[2].op, service("web", Some(definition), true, vec![StepId(0)]));
@@ -430,5 +438,44 @@ fn wrong_launches() {
     ] {
         let message = message(body);
         assert!(message.contains(expected), "{body}: {message}");
+    }
+}
+
+#[test]
+fn ports_of_services_are_told_by_number_text_and_parameter() {
+    let declared = r#"
+params(port = param("port", default = 8080), admin = param("port", default = 8081), count = param("int", default = 2))
+def deploy(ctx):
+    p = ctx.params
+    service_ensure("web", argv = ["/usr/bin/web"], ports = BODY)
+"#;
+    let ports = |body: &str| -> Result<Vec<(String, Option<String>)>, String> {
+        let stage = Stage::new(&declared.replace("BODY", body));
+        let plan = stage.deploy().map_err(|error| error.to_string())?.plan;
+        let Op::ServiceEnsure(service) = &plan.steps[0].op else { panic!("not a service") };
+        Ok(service.ports.iter().map(|port| (port.to_string(), port.parameter.clone())).collect())
+    };
+    let told = |port: &str, parameter: Option<&str>| (port.to_owned(), parameter.map(str::to_owned));
+    // By itself a port belongs to the only parameter of its number.
+    assert_eq!(ports("[p.port, 3260]").unwrap(), [told("8080", Some("port")), told("3260", None)]);
+    assert_eq!(
+        ports(r#"["127.0.0.1:%d" % p.admin, "5353/udp"]"#).unwrap(),
+        [told("127.0.0.1:8081", Some("admin")), told("5353/udp", None)]
+    );
+    assert_eq!(
+        ports(r#"{"port": [p.port + n for n in range(p.count)][:1] + [9000], "admin": "[::1]:1"}"#).unwrap(),
+        [told("8080", Some("port")), told("9000", Some("port")), told("[::1]:1", Some("admin"))]
+    );
+    for (body, why) in [
+        ("[0]", "`0` is not a port"),
+        ("[70000]", "`70000` is not a port"),
+        (r#"["web:80"]"#, "`web:80` is not a port"),
+        (r#"{"prot": 80}"#, "`prot`, which is no parameter of the recipe"),
+        ("[p.port, 8080]", "one service cannot listen twice on one port"),
+        (r#"{"port": 80, "admin": "127.0.0.1:80"}"#, "80 (`port`) and 127.0.0.1:80 (`admin`)"),
+        (r#"[secret("x")]"#, "cannot hold a secret"),
+    ] {
+        let error = ports(body).unwrap_err();
+        assert!(error.contains(why), "{body}: {error}");
     }
 }

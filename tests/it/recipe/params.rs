@@ -97,6 +97,7 @@ fn wrong_declarations() {
         ("params(a = param('str', default = 'x', choices = ['y']))", "not among the choices"),
         ("params(a = param('int'))\nparams(b = param('int'))", "only be called once"),
         ("params(a = 1)", "param"),
+        ("params(a = param('str', push_order = 1))", "`push_order` is for parameters of type `path`"),
         ("params(a = param('list', default = [lambda: 1]))", "cannot be a parameter's value"),
     ] {
         let stage = Stage::new(&format!("{declaration}\ndef deploy(ctx):\n    pass\n"));
@@ -135,4 +136,16 @@ fn a_build_has_the_declared_layout() {
             "{declared}"
         );
     }
+}
+
+#[test]
+fn the_turn_in_a_push_is_the_last_of_the_directories_that_are_given() {
+    let recipe = "params(\n    build = param('path', push_order = 1),\n    tools = param('path', default = None, push_order = 2),\n)\n\
+                  def deploy(ctx):\n    pass\n";
+    let order = |given: &str| {
+        let stage = Stage::with(recipe, given).file("build/x", "");
+        stage.recipe().unwrap().push_order(&stage.bind().unwrap())
+    };
+    assert_eq!(order("params = { build = \"build\" }"), 1, "what is not given has no say");
+    assert_eq!(order("params = { build = \"build\", tools = \"build\" }"), 2);
 }

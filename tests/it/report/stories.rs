@@ -541,6 +541,20 @@ pub(super) fn bad_deploy() -> Vec<RunEvent> {
     events
 }
 
+/// etcd is gone when a component needs it: no step failed, and the run did.
+pub(super) fn store_lost() -> Vec<RunEvent> {
+    vec![
+        run_started(RunKind::Deploy, &["node-1"], &["agent"]),
+        RunEvent::ComponentFailed { component: "agent".parse().unwrap(), host: None, problem: refused() },
+        finished("agent", Status::Failed, 9_000),
+        RunEvent::RunFinished(summary(
+            RunKind::Deploy,
+            vec![host_end("node-1", Status::Unchanged, tally(0, 3))],
+            vec![component_end("agent", Status::Failed, None, 9_000)],
+        )),
+    ]
+}
+
 pub(super) fn exec() -> Vec<RunEvent> {
     let failure =
         OpFailure::new(FailureKind::Command, "the command ended with status 3").output(vec!["no such file".to_owned()]);

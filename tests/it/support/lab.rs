@@ -78,6 +78,11 @@ impl TestLab {
         self.keys().join("id_ed25519")
     }
 
+    /// A generated password, by its name in the key ring: `login.agent`, `secret.etcd.root`.
+    pub(crate) fn password(&self, name: &str) -> String {
+        fs_err::read_to_string(self.keys().join("passwords").join(name)).unwrap().trim().to_owned()
+    }
+
     fn keys(&self) -> PathBuf {
         self.path("keys").join(&self.name)
     }

@@ -1,3 +1,5 @@
 //! What several integration tests need.
 
+pub(crate) mod etcdctl;
 pub(crate) mod lab;
+pub(crate) mod listener;

@@ -156,7 +156,12 @@ impl Far {
                 break;
             }
         }
-        let hello = NearHello { protocol: PROTOCOL, owner: "a trial".to_owned(), lock_wait_ms: 60_000 };
+        let hello = NearHello {
+            protocol: PROTOCOL,
+            owner: "a trial".to_owned(),
+            lock_wait_ms: 60_000,
+            lab: "trial".parse().unwrap(),
+        };
         let plan = ToHelper::Plan { request: 1, mode: Mode::Apply, plan: plan(op) };
         if !self.say(&ToHelper::Hello(hello)) || !self.say(&plan) {
             return Ran::Gone;

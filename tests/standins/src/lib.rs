@@ -6,6 +6,7 @@
 mod alba;
 mod arakoon;
 mod config_url;
+mod end;
 mod ini;
 mod limits;
 mod lines;
@@ -15,4 +16,4 @@ mod volumedriver;
 
 pub use alba::main as alba_main;
 pub use arakoon::main as arakoon_main;
-pub use volumedriver::{dtl_helper_main, dtl_main, main as volumedriver_main};
+pub use volumedriver::{dtl_helper_main, dtl_main, main as volumedriver_main, qemu_img_main};

@@ -8,7 +8,7 @@ use crate::{
         session::Session,
         values::{FileRef, Handle},
     },
-    plan::{MaxDelete, MemoryLock, Principal, StepId},
+    plan::{ListenPort, ListenPortError, MaxDelete, MemoryLock, Principal, StepId},
 };
 
 /// `handle` or a list of them.
@@ -104,6 +104,84 @@ impl Bytes<'_> {
                 Err(Fault::evaluation(format!("`limit_memlock` is a number of bytes or \"unlimited\", not \"{word}\"")))
             }
         }
+    }
+}
+
+/// Ports that a service listens on: a list, or by the parameters that they follow from.
+#[derive(StarlarkTypeRepr, UnpackValue)]
+pub(super) enum Ports<'v> {
+    Plain(UnpackList<OnePort<'v>>),
+    Named(UnpackDictEntries<&'v str, SomePorts<'v>>),
+}
+
+/// A number, or a text such as `127.0.0.1:8002` or `5353/udp`.
+#[derive(StarlarkTypeRepr, UnpackValue)]
+pub(super) enum OnePort<'v> {
+    Number(u32),
+    Text(&'v str),
+}
+
+#[derive(StarlarkTypeRepr, UnpackValue)]
+pub(super) enum SomePorts<'v> {
+    One(OnePort<'v>),
+    Many(UnpackList<OnePort<'v>>),
+}
+
+impl Ports<'_> {
+    pub(super) fn none() -> Self {
+        Self::Plain(UnpackList::default())
+    }
+
+    /// The ports, each with the parameter that it follows from: the one that was named, else the only one that has its
+    /// number.
+    pub(super) fn listed(&self, session: &Session) -> Result<Vec<ListenPort>, Fault> {
+        let parameters = session.stage("ports")?.parameters.as_slice();
+        let mut listed: Vec<ListenPort> = Vec::new();
+        let mut add = |port: &OnePort<'_>, parameter: Option<&str>| {
+            let mut port = port.read(session)?;
+            let number = u64::from(port.number);
+            let mut same = parameters.iter().filter(|(_, value)| *value == Some(number)).map(|(name, _)| name.as_str());
+            let only = same.next().filter(|_| same.next().is_none());
+            port.parameter = parameter.or(only).map(str::to_owned);
+            if let Some(known) = listed.iter().find(|known| known.clashes(&port)) {
+                let of =
+                    |port: &ListenPort| port.parameter.as_ref().map(|name| format!(" (`{name}`)")).unwrap_or_default();
+                return Err(Fault::evaluation(format!(
+                    "`ports` has {known}{} and {port}{}: one service cannot listen twice on one port",
+                    of(known),
+                    of(&port)
+                )));
+            }
+            listed.push(port);
+            Ok(())
+        };
+        match self {
+            Self::Plain(ports) => ports.items.iter().try_for_each(|port| add(port, None))?,
+            Self::Named(table) => {
+                for (name, ports) in &table.entries {
+                    if !parameters.iter().any(|(known, _)| known == name) {
+                        let fault =
+                            Fault::evaluation(format!("`ports` names `{name}`, which is no parameter of the recipe"));
+                        return Err(fault.hint("the names are those of the parameters that the ports follow from"));
+                    }
+                    match ports {
+                        SomePorts::One(port) => add(port, Some(name))?,
+                        SomePorts::Many(ports) => ports.items.iter().try_for_each(|port| add(port, Some(name)))?,
+                    }
+                }
+            }
+        }
+        Ok(listed)
+    }
+}
+
+impl OnePort<'_> {
+    fn read(&self, session: &Session) -> Result<ListenPort, Fault> {
+        let text = match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => session.plain("ports", text)?,
+        };
+        text.parse().map_err(|error: ListenPortError| Fault::evaluation(error.to_string()))
     }
 }
 

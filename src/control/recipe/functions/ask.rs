@@ -10,7 +10,7 @@ use starlark::{
 use super::{milliseconds, session};
 use crate::{
     control::recipe::{error::Fault, session::Session},
-    plan::{Answer, ComponentName, Question},
+    plan::{Answer, ComponentName, HostName, HostPath, Question},
 };
 
 #[starlark_module]
@@ -52,18 +52,26 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         Ok(flag(session, "file_is_link", Question::IsLink(session.path("path", path)?))?)
     }
 
-    /// The text of a file, at most 1 MiB. When there is none: `default`, or an error without one.
+    /// The text of a file, at most 1 MiB. When there is none: `default`, or an error without one. `host` names another
+    /// host of the component, which has run its `prepare(ctx)` by then: what one host made, such as a public key,
+    /// others read like this. One that does not exist yet, in `plan`, has no file.
     fn file_read<'v>(
         path: &str,
         #[starlark(default = NoneOr::None)] default: NoneOr<&'v str>,
+        #[starlark(require = named, default = NoneOr::None)] host: NoneOr<&'v str>,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<String> {
         let session = session(eval)?;
         let path = session.path("path", path)?;
-        let content = text(session, "file_read", Question::Read(path.clone()))?;
+        let host = host.into_option().map(|host| session.plain("host", host)).transpose()?;
+        let content = match &host {
+            None => text(session, "file_read", Question::Read(path.clone()))?,
+            Some(host) => read_of(session, host, path.clone())?,
+        };
         let content = content.or_else(|| default.into_option().map(str::to_owned));
         Ok(content.ok_or_else(|| {
-            Fault::evaluation(format!("there is no file `{path}` on the host")).hint("give `default` if that is fine")
+            let whose = host.map_or("the host".to_owned(), |host| format!("`{host}`"));
+            Fault::evaluation(format!("there is no file `{path}` on {whose}")).hint("give `default` if that is fine")
         })?)
     }
 
@@ -134,18 +142,19 @@ fn component(session: &Session, name: &str) -> Result<ComponentName, Fault> {
 
 fn ask(session: &Session, function: &str, question: Question) -> Result<Answer, Fault> {
     let host = session.host(function)?;
-    match session.ask(function, move |outside| outside.ask(question))? {
-        Answer::Failed(failure) => {
-            let tail = failure.output_tail.join("; ");
-            let tail = if tail.is_empty() { tail } else { format!(" ({tail})") };
-            let fault = Fault::evaluation(format!("{host} cannot answer: {}{tail}", failure.message));
-            Err(match failure.hint {
-                Some(hint) => fault.hint(hint),
-                None => fault,
-            })
-        }
-        answer => Ok(answer),
-    }
+    told(host.as_str(), session.ask(function, move |outside| outside.ask(question))?)
+}
+
+/// What a host said, when it could answer.
+fn told(host: &str, answer: Answer) -> Result<Answer, Fault> {
+    let Answer::Failed(failure) = answer else { return Ok(answer) };
+    let tail = failure.output_tail.join("; ");
+    let tail = if tail.is_empty() { tail } else { format!(" ({tail})") };
+    let fault = Fault::evaluation(format!("{host} cannot answer: {}{tail}", failure.message));
+    Err(match failure.hint {
+        Some(hint) => fault.hint(hint),
+        None => fault,
+    })
 }
 
 fn flag(session: &Session, function: &str, question: Question) -> Result<bool, Fault> {
@@ -155,10 +164,23 @@ fn flag(session: &Session, function: &str, question: Question) -> Result<bool, F
     }
 }
 
-fn text(session: &Session, function: &str, question: Question) -> Result<Option<String>, Fault> {
-    match ask(session, function, question)? {
+/// The text of a file of another host of the component.
+fn read_of(session: &Session, host: &str, path: HostPath) -> Result<Option<String>, Fault> {
+    session.host("file_read")?;
+    let name: HostName = host.parse().map_err(|_| Fault::evaluation(format!("`{host}` is not the name of a host")))?;
+    let answer = session.ask("file_read", move |outside| outside.ask_of(&name, Question::Read(path)))?;
+    read(told(host, answer)?)
+}
+
+/// The text of a file, or that there is none.
+fn read(answer: Answer) -> Result<Option<String>, Fault> {
+    match answer {
         Answer::Text(text) => Ok(Some(text)),
         Answer::Absent => Ok(None),
         _ => Err(Fault::evaluation("the host answered another question")),
     }
+}
+
+fn text(session: &Session, function: &str, question: Question) -> Result<Option<String>, Fault> {
+    read(ask(session, function, question)?)
 }

@@ -38,12 +38,15 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
     /// and `port`. A parameter without `default` must be given; with `default = None` it is optional and then `None`.
     /// `choices` lists the only values allowed. `contains` lists what the directory that a `path` names must have, such as
     /// `usr/bin/arakoon`, or `usr/lib/alba/` for a directory: what is missing is told before anything is touched.
+    /// `push_order` of a `path` says when the component's turn comes in a push of several, such as `push --build`: lower ones
+    /// first, equal ones in the order of `needs`.
     fn param<'v>(
         r#type: &str,
         #[starlark(require = named)] default: Option<Value<'v>>,
         #[starlark(require = named, default = "")] doc: &str,
         #[starlark(require = named, default = UnpackList::default())] choices: UnpackList<Value<'v>>,
         #[starlark(require = named, default = UnpackList::default())] contains: UnpackList<String>,
+        #[starlark(require = named, default = 0)] push_order: i32,
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> starlark::Result<ParamDecl> {
         let session = session(eval)?;
@@ -62,6 +65,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
             doc: doc.to_owned(),
             choices: choices.items.into_iter().map(json).collect::<Result<_, _>>()?,
             contains: contains.items,
+            push_order,
             file: source.file,
             line: source.line,
         };

@@ -1,5 +1,7 @@
 //! Services that read their configuration from etcd.
 
+use std::net::Ipv4Addr;
+
 use starlark::{
     environment::GlobalsBuilder,
     eval::Evaluator,
@@ -9,7 +11,7 @@ use starlark::{
 
 use super::{
     Table,
-    arguments::{Argument, Bytes, Handles, Part},
+    arguments::{Argument, Bytes, Handles, Part, Ports},
     manner, program, service_name, session,
 };
 use crate::{
@@ -20,8 +22,8 @@ use crate::{
         values::{FileRef, Handle},
     },
     plan::{
-        Content, DirEnsure, FileLink, FileWrite, HostPath, LaunchDescription, LaunchFile, Mode, OnChange, Op, Secret,
-        ServiceDefinition, ServiceEnsure, Source, StepId,
+        Content, DirEnsure, FileLink, FileWrite, HostPath, LINKS, LaunchDescription, LaunchFile, ListenPort, Mode,
+        OnChange, Op, RUNTIME, Secret, ServiceDefinition, ServiceEnsure, Source, StepId,
     },
 };
 
@@ -30,12 +32,6 @@ const LAUNCHER: &str = "/usr/local/lib/ovs-cuisine/ovs-launch";
 
 /// Where `ovs-launch` is found under the name of the program that it stands in for.
 const ETCDCTL: &str = "/usr/local/bin/etcdctl";
-
-/// Where etcd links live on a host, one file for each service.
-pub(crate) const LINKS: &str = "/etc/ovs-cuisine";
-
-/// Where `ovs-launch` renders files, below a directory for each service.
-const RUNTIME: &str = "/run/ovs-cuisine";
 
 #[starlark_module]
 pub(super) fn functions(builder: &mut GlobalsBuilder) {
@@ -67,7 +63,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
     /// signal) or `"ignore"`. The commands of `before_start` run as root before each start and must succeed.
     /// `stop_command` runs as root to make the process end by itself; the stop signal follows only when it does not.
     /// `stop_timeout` is the time between the stop command or signal and what comes next, in seconds. `limit_nofile`,
-    /// `limit_memlock`, `binds_to` and `after` are as in `service_ensure()`.
+    /// `limit_memlock`, `binds_to`, `after` and `ports` are as in `service_ensure()`.
     fn launch<'v>(
         name: &str,
         argv: UnpackList<Argument<'v>>,
@@ -83,6 +79,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         #[starlark(require = named, default = NoneOr::None)] limit_memlock: NoneOr<Bytes<'v>>,
         #[starlark(require = named, default = UnpackList::default())] binds_to: UnpackList<&'v str>,
         #[starlark(require = named, default = UnpackList::default())] after: UnpackList<&'v str>,
+        #[starlark(require = named, default = Ports::none())] ports: Ports<'v>,
         #[starlark(require = named, default = 10)] stop_timeout: u32,
         #[starlark(require = named, default = Handles::none())] only_if_changed: Handles,
         #[starlark(require = named, default = false)] ignore_errors: bool,
@@ -132,6 +129,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
             arguments: Vec::new(),
             definition,
             restart_on: restart_on.steps(),
+            ports: ports.listed(session)?,
             manner: manner(&only_if_changed, ignore_errors, sensitive),
             source: caller(eval),
         };
@@ -159,6 +157,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
             arguments: vec!["--serve-v2".to_owned(), format!("127.0.0.1:{port}")],
             definition: ServiceDefinition::default(),
             restart_on: Vec::new(),
+            ports: vec![ListenPort { address: Some(Ipv4Addr::LOCALHOST.into()), ..ListenPort::tcp(port) }],
             manner: manner(&only_if_changed, ignore_errors, sensitive),
             source: caller(eval),
         };
@@ -246,6 +245,7 @@ struct Started {
     /// Limits and dependencies.
     definition: ServiceDefinition,
     restart_on: Vec<StepId>,
+    ports: Vec<ListenPort>,
     manner: Manner,
     source: Source,
 }
@@ -297,6 +297,8 @@ impl Started {
             running: true,
             enabled: true,
             restart_on,
+            ports: self.ports,
+            yields: Vec::new(),
         });
         session.record(op, self.manner, self.source)
     }

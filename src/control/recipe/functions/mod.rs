@@ -18,8 +18,6 @@ mod text;
 
 use std::sync::LazyLock;
 
-pub(crate) use launch::LINKS;
-
 use starlark::{
     environment::{Globals, GlobalsBuilder, LibraryExtension},
     values::dict::UnpackDictEntries,

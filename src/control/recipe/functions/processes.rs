@@ -9,7 +9,7 @@ use starlark::{
 
 use super::{
     Table,
-    arguments::{Bytes, Handles},
+    arguments::{Bytes, Handles, Ports},
     manner, milliseconds, program, service_name, services, session,
 };
 use crate::{
@@ -28,7 +28,12 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
     /// script, whatever the host has); without, it must exist, as from a package. It is restarted when a step of
     /// `restart_on` changed something, or when a tree of a `sync()` there is another one than at its start, whoever
     /// pushed it. `limit_memlock` is in bytes or `"unlimited"`. It starts after the services of `after`; without those
-    /// of `binds_to` it does not run at all (under runit, which has no dependencies, it does not start).
+    /// of `binds_to` it does not run at all: when one of them ends it is stopped, and started again with it.
+    /// `ports` lists what it listens on: numbers of TCP ports, or texts such as `"127.0.0.1:8002"` and `"5353/udp"`; or a
+    /// table of such by the parameter that each follows from, `{"client_port": ctx.params.client_port}`. Two services of a
+    /// host that want the same are an error before anything starts; so is a process that has one already, which is looked
+    /// for before the plan begins: what a recipe takes out of the way itself, it takes away in prepare(ctx), or by
+    /// `service_ensure(name, running = False)`.
     /// No argument or variable may be secret: use `launch()` or a file.
     fn service_ensure<'v>(
         name: &str,
@@ -40,6 +45,7 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
         #[starlark(require = named, default = NoneOr::None)] limit_memlock: NoneOr<Bytes<'v>>,
         #[starlark(require = named, default = UnpackList::default())] binds_to: UnpackList<&'v str>,
         #[starlark(require = named, default = UnpackList::default())] after: UnpackList<&'v str>,
+        #[starlark(require = named, default = Ports::none())] ports: Ports<'v>,
         #[starlark(require = named, default = "")] description: &str,
         #[starlark(require = named, default = true)] running: bool,
         #[starlark(require = named, default = true)] enabled: bool,
@@ -86,6 +92,8 @@ pub(super) fn functions(builder: &mut GlobalsBuilder) {
             running,
             enabled,
             restart_on: restart_on.steps(),
+            ports: ports.listed(session)?,
+            yields: Vec::new(),
         });
         Ok(session.record(op, manner(&only_if_changed, ignore_errors, sensitive), caller(eval))?)
     }

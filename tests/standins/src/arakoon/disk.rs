@@ -26,6 +26,15 @@ pub(crate) struct Entry {
     pub(crate) changes: Vec<Change>,
 }
 
+/// An entry as it lies in the log, with its place in the history of the cluster. Logs of earlier versions have none.
+#[derive(Deserialize, Serialize)]
+struct Line<E> {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    i: Option<u64>,
+    #[serde(flatten)]
+    entry: E,
+}
+
 /// What must not be forgotten between two runs, beside the log.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Promise {
@@ -59,12 +68,22 @@ impl Disk {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(failed(error)),
         };
-        let (entries, starts) = entries(&text, autofix)?;
+        let (first, entries, starts) = entries(&text, autofix)?;
         let store = member.home.join(format!("{}.db", member.contact.name));
         let promise = promise(&store)?;
-        if promise.applied > entries.len() as u64 {
-            let text = format!("store is at {}, tlogs end at {}", promise.applied, entries.len());
+        let last = first + entries.len() as u64;
+        if promise.applied > last {
+            let text = format!("store is at {}, tlogs end at {last}", promise.applied);
             return Err(Exit::new(exit::STORE_AHEAD_OF_TLOGS, text));
+        }
+        if promise.applied < first {
+            let text = format!("store counter is too low: store is at {}, tlogs begin after {first}", promise.applied);
+            return Err(Exit::new(exit::STORE_COUNTER_TOO_LOW, text));
+        }
+        if first > 0 {
+            let text =
+                format!("tlogs begin after {first}, and the store of this stand-in keeps no values: it needs them all");
+            return Err(Exit::new(exit::OTHER, text));
         }
         let log = fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(&tlog).map_err(failed)?;
         let mut disk = Self { log, starts, store, fsync: member.fsync };
@@ -86,7 +105,8 @@ impl Disk {
         let mut text = String::new();
         let mut starts = Vec::new();
         for entry in entries {
-            text.push_str(&serde_json::to_string(entry)?);
+            let i = Some((self.starts.len() + starts.len()) as u64 - 1);
+            text.push_str(&serde_json::to_string(&Line { i, entry })?);
             text.push('\n');
             starts.push(self.end() + text.len() as u64);
         }
@@ -118,17 +138,26 @@ impl Disk {
     }
 }
 
-fn entries(text: &str, autofix: bool) -> Result<(Vec<Entry>, Vec<u64>), Exit> {
+/// How many entries came before the first one, the entries, and where each begins.
+fn entries(text: &str, autofix: bool) -> Result<(u64, Vec<Entry>, Vec<u64>), Exit> {
     let (body, closed) = text.strip_suffix(CLOSED).map_or((text, text.is_empty()), |body| (body, true));
     if !closed && !autofix {
         return Err(Exit::new(exit::TLOG_NOT_CLOSED, "tlog 000.tlog was not properly closed"));
     }
-    let mut found = Vec::new();
+    let mut found: Vec<Entry> = Vec::new();
     let mut starts = vec![0];
-    let mut end = 0;
+    let (mut end, mut first) = (0, None);
     for line in body.split_inclusive('\n') {
-        match serde_json::from_str::<Entry>(line) {
-            Ok(entry) if line.ends_with('\n') => found.push(entry),
+        match serde_json::from_str::<Line<Entry>>(line) {
+            Ok(Line { i, entry }) if line.ends_with('\n') => {
+                let place = found.len() as u64;
+                let before = *first.get_or_insert(i.unwrap_or(0));
+                if i.is_some_and(|i| i != before + place) {
+                    let text = format!("tlog 000.tlog is corrupt at byte {end}: entry {} is missing", before + place);
+                    return Err(Exit::new(exit::OTHER, text));
+                }
+                found.push(entry);
+            }
             // Only the last line can be torn by a crash.
             _ if end + line.len() == body.len() && !closed => break,
             _ => return Err(Exit::new(exit::OTHER, format!("tlog 000.tlog is corrupt at byte {end}"))),
@@ -136,7 +165,7 @@ fn entries(text: &str, autofix: bool) -> Result<(Vec<Entry>, Vec<u64>), Exit> {
         end += line.len();
         starts.push(end as u64);
     }
-    Ok((found, starts))
+    Ok((first.unwrap_or(0), found, starts))
 }
 
 fn promise(store: &PathBuf) -> Result<Promise, Exit> {
@@ -157,11 +186,21 @@ mod tests {
     #[test]
     fn a_log_that_was_not_closed_needs_autofix() {
         let closed = format!("{ONE}{CLOSED}");
-        assert_eq!(entries(&closed, false).unwrap().0.len(), 1);
+        assert_eq!(entries(&closed, false).unwrap().1.len(), 1);
         assert_eq!(entries(ONE, false).unwrap_err().code, exit::TLOG_NOT_CLOSED);
         let torn = format!("{ONE}{}", &ONE[..10]);
-        let (found, starts) = entries(&torn, true).unwrap();
-        assert_eq!((found.len(), starts), (1, vec![0, ONE.len() as u64]));
+        let (first, found, starts) = entries(&torn, true).unwrap();
+        assert_eq!((first, found.len(), starts), (0, 1, vec![0, ONE.len() as u64]));
         assert_eq!(entries(&format!("x\n{ONE}"), true).unwrap_err().code, exit::OTHER);
+    }
+
+    #[test]
+    fn entries_are_where_they_say() {
+        let line = |i: u64| format!("{{\"i\":{i},\"term\":1,\"changes\":[]}}\n");
+        let log = |places: &[u64]| places.iter().map(|i| line(*i)).collect::<String>() + CLOSED;
+        let (first, found, starts) = entries(&log(&[3, 4]), false).unwrap();
+        assert_eq!((first, found.len(), starts), (3, 2, vec![0, 30, 60]));
+        let gap = entries(&log(&[0, 2]), true).unwrap_err();
+        assert_eq!((gap.code, gap.text.contains("entry 1 is missing")), (exit::OTHER, true), "{}", gap.text);
     }
 }

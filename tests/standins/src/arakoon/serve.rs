@@ -56,11 +56,22 @@ impl Desk {
                 let value = lines::text(request, "value")?.to_owned();
                 self.node.propose(vec![(key()?, Some(value))]).map(|()| Value::Null)
             }
+            "test_and_set" => self.test_and_set(key()?, request),
             "delete" => self.delete(key()?),
             "statistics" => self.statistics(),
             "expect_progress_possible" => Ok(json!(self.expects_progress()?)),
             _ => self.plugin(op, request),
         }
+    }
+
+    /// Writes when the value is the expected one, null for none; gives the value that was there.
+    fn test_and_set(&self, key: String, request: &Value) -> Answer {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.node.as_master()?.store.get(&key).map_or(Value::Null, |value| json!(value));
+        if before == request["expected"] {
+            self.node.propose(vec![(key, Some(lines::text(request, "value")?.to_owned()))])?;
+        }
+        Ok(before)
     }
 
     fn delete(&self, key: String) -> Answer {

@@ -1,7 +1,7 @@
 //! The program `arakoon`: runs a node, or asks a cluster something and ends.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::Read as _,
     os::unix::process::CommandExt as _,
     process::{Command, ExitCode, Stdio},
     sync::{Arc, Mutex},
@@ -26,7 +26,7 @@ use super::{
     plugin,
     serve::Desk,
 };
-use crate::{config_url::ConfigUrl, limits, lines, log};
+use crate::{config_url::ConfigUrl, end::end, limits, lines, log};
 
 /// What the unit of the real one grants.
 const FILES: u64 = 8192;
@@ -35,19 +35,7 @@ const WAIT: Duration = Duration::from_secs(5);
 /// Runs `arakoon` with these arguments, without the program's own name.
 #[must_use]
 pub fn main(words: &[String]) -> ExitCode {
-    match run(words) {
-        Ok(text) => {
-            if !text.is_empty() {
-                // Nobody is left to be told when the reader has gone.
-                writeln!(std::io::stdout(), "{text}").ok();
-            }
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            writeln!(std::io::stderr(), "arakoon stand-in: {}", failure.text).ok();
-            ExitCode::from(failure.code)
-        }
-    }
+    end("arakoon", run(words))
 }
 
 fn run(words: &[String]) -> Result<String, Exit> {

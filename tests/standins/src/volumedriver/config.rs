@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::members;
 use crate::{arakoon::Cluster, config_url::ConfigUrl, log};
 
 /// Members without default, `section.member`.
@@ -23,31 +24,6 @@ const REQUIRED: [&str; 15] = [
     "file_driver.fd_namespace",
 ];
 
-/// Sections that the real one reads.
-const SECTIONS: [&str; 21] = [
-    "backend_connection_manager",
-    "content_addressed_cache",
-    "scocache",
-    "distributed_transaction_log",
-    "filesystem",
-    "volume_manager",
-    "volume_router",
-    "volume_router_cluster",
-    "volume_registry",
-    "distributed_lock_store",
-    "metadata_server",
-    "file_driver",
-    "event_publisher",
-    "threadpool_component",
-    "network_interface",
-    "shm_interface",
-    "fuse",
-    "stats_collector",
-    "scrub_manager",
-    "backend_garbage_collector",
-    "metadata_backend",
-];
-
 /// A configuration that has what it must have.
 #[derive(Clone, Debug)]
 pub(crate) struct Config(Map<String, Value>);
@@ -62,9 +38,9 @@ impl Config {
             if !section.is_object() {
                 return Err(format!("section {name} is not a JSON object"));
             }
-            if !SECTIONS.contains(&name.as_str()) {
-                log::warning(&format!("unknown section {name} in the configuration"));
-            }
+        }
+        for name in members::unknown(&sections) {
+            log::warning(&format!("unknown parameter {name} in the configuration: ignored"));
         }
         let config = Self(sections);
         for member in REQUIRED {

@@ -1,7 +1,6 @@
 //! Stand-ins for `failovercache`, the distributed transaction log, and for the helper that starts it.
 
 use std::{
-    io::Write as _,
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Command, ExitCode},
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{config::Config, registry};
-use crate::{config_url::ConfigUrl, limits, lines, log, signals::Arrived};
+use crate::{config_url::ConfigUrl, end::end_plainly, limits, lines, log, signals::Arrived};
 
 const PORT: u16 = 23096;
 const LONG: Duration = Duration::from_secs(3600);
@@ -68,23 +67,13 @@ fn transport(name: &str) -> Result<(), String> {
 /// Runs `failovercache` with these arguments, without the program's own name.
 #[must_use]
 pub fn main(words: &[String]) -> ExitCode {
-    end("failovercache", run(words))
+    end_plainly("failovercache", run(words).map(|()| String::new()))
 }
 
 /// Runs `failovercachehelper` with these arguments, without the program's own name.
 #[must_use]
 pub fn helper_main(words: &[String]) -> ExitCode {
-    end("failovercachehelper", help(words))
-}
-
-fn end(program: &str, ended: Result<(), String>) -> ExitCode {
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(text) => {
-            writeln!(std::io::stderr(), "{program} stand-in: {text}").ok();
-            ExitCode::FAILURE
-        }
-    }
+    end_plainly("failovercachehelper", help(words).map(|()| String::new()))
 }
 
 fn run(words: &[String]) -> Result<(), String> {

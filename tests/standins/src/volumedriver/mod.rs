@@ -7,11 +7,16 @@ mod config;
 mod dtl;
 mod edge;
 mod errno;
+mod members;
+mod qemu_img;
 mod registry;
+mod remote;
 mod start;
 mod storage;
 mod tree;
+mod volumes;
 mod xmlrpc;
 
 pub use dtl::{helper_main as dtl_helper_main, main as dtl_main};
+pub use qemu_img::main as qemu_img_main;
 pub use start::main;

@@ -1,7 +1,6 @@
 //! The program `volumedriver_fs`: checks everything, opens the ports, mounts, and stays until it is unmounted.
 
 use std::{
-    io::Write as _,
     net::TcpStream,
     os::unix::process::CommandExt as _,
     path::Path,
@@ -24,9 +23,10 @@ use super::{
     registry::{self, NodeConfig},
     storage::Storage,
     tree::{Disguise, Tree},
+    volumes::Volumes,
     xmlrpc,
 };
-use crate::{config_url::ConfigUrl, limits, lines, log, signals::Arrived};
+use crate::{config_url::ConfigUrl, end::end_plainly, limits, lines, log, signals::Arrived};
 
 const OPEN_FILES: u64 = 65536;
 const EDGE: &str = "tcp://127.0.0.1:21321";
@@ -38,18 +38,7 @@ const LONG: Duration = Duration::from_secs(3600);
 /// Runs `volumedriver_fs` with these arguments, without the program's own name.
 #[must_use]
 pub fn main(words: &[String]) -> ExitCode {
-    match run(words) {
-        Ok(text) => {
-            if !text.is_empty() {
-                writeln!(std::io::stdout(), "{text}").ok();
-            }
-            ExitCode::SUCCESS
-        }
-        Err(text) => {
-            writeln!(std::io::stderr(), "volumedriver_fs stand-in: {text}").ok();
-            ExitCode::FAILURE
-        }
-    }
+    end_plainly("volumedriver_fs", run(words))
 }
 
 fn run(words: &[String]) -> Result<String, String> {
@@ -87,7 +76,9 @@ fn run(words: &[String]) -> Result<String, String> {
     locks(&config)?;
     let suffix = config.text("filesystem", "fs_raw_disk_suffix").unwrap_or("-flat.vmdk");
     let storage = Storage::open(place, capacity, suffix).map_err(|error| error.to_string())?;
-    serve(&config, &nodes[0], &Arc::new(storage), disguise, &arguments, mountpoint).map(|()| String::new())
+    let own = nodes[0].clone();
+    let volumes = Arc::new(Volumes::open(storage, &config, nodes)?);
+    serve(&config, &own, &volumes, disguise, &arguments, mountpoint).map(|()| String::new())
 }
 
 /// What the system said, without its number.
@@ -153,15 +144,15 @@ fn locks(config: &Config) -> Result<(), String> {
 fn serve(
     config: &Config,
     node: &NodeConfig,
-    storage: &Arc<Storage>,
+    volumes: &Arc<Volumes>,
     disguise: Disguise,
     arguments: &Arguments,
     mountpoint: &str,
 ) -> Result<(), String> {
     let arrived = Arrived::of(&[SIGTERM, SIGHUP, SIGUSR1])?;
     let hello = |_: &Value| lines::answered(Ok(json!("volumedriver stand-in")));
-    lines::serve(lines::listen(std::slice::from_ref(&node.host), node.message_port)?, hello);
-    xmlrpc::serve(lines::listen(&[node.xmlrpc_host().to_owned()], node.xmlrpc_port)?, storage);
+    edge::serve_nodes(lines::listen(std::slice::from_ref(&node.host), node.message_port)?, volumes);
+    xmlrpc::serve(lines::listen(&[node.xmlrpc_host().to_owned()], node.xmlrpc_port)?, volumes);
     for mds in config.list("metadata_server", "mds_nodes") {
         let host = lines::text(mds, "host")?.to_owned();
         let port = super::config::number(&mds["port"]).and_then(|port| u16::try_from(port).ok());
@@ -169,12 +160,14 @@ fn serve(
     }
     if config.is_on("filesystem", "fs_enable_network_interface") {
         let configured = config.text("network_interface", "network_uri").unwrap_or(EDGE);
-        edge::serve(node.network_server_uri.as_deref().unwrap_or(configured), storage)?;
+        edge::serve(node.network_server_uri.as_deref().unwrap_or(configured), volumes)?;
     }
-    let tree = Tree::new(Arc::clone(storage), disguise);
+    let tree = Tree::new(Arc::clone(volumes), disguise);
     let session = fuser::Session::new(tree, Path::new(mountpoint), &mount_config(arguments))
         .map_err(|error| format!("fuse: mount of {mountpoint} failed: {error}"))?;
     tell(config, mountpoint);
+    let looked_for = Arc::clone(volumes);
+    thread::spawn(move || looked_for.look_for_log());
     thread::spawn(move || {
         loop {
             if let Some(signal) = arrived.next(LONG) {

@@ -16,8 +16,8 @@ use fuser::{
     ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
-use super::{errno::errno, storage::Storage};
-use crate::lines::locked;
+use super::{errno::errno, remote, storage::Storage, volumes::Volumes};
+use crate::{lines::locked, log};
 
 /// Nothing is kept by the kernel: the edge changes the same files.
 const KEEP: Duration = Duration::ZERO;
@@ -32,9 +32,10 @@ pub(crate) struct Disguise {
     pub(crate) umask: Option<u32>,
 }
 
-/// The file system. Inode numbers are those of the files behind it, but for the root.
+/// The file system. Inode numbers are those of the files behind it, but for the root and for volumes of other nodes.
 pub(crate) struct Tree {
     storage: Arc<Storage>,
+    volumes: Arc<Volumes>,
     disguise: Disguise,
     places: Mutex<HashMap<u64, PathBuf>>,
     open: Mutex<Handles>,
@@ -44,7 +45,15 @@ pub(crate) struct Tree {
 struct Handles {
     next: u64,
     /// With the inode number of each.
-    files: HashMap<u64, (u64, Arc<std::fs::File>)>,
+    files: HashMap<u64, (u64, Held)>,
+}
+
+/// What a handle stands for.
+#[derive(Clone)]
+enum Held {
+    Here(Arc<std::fs::File>),
+    /// The volume of this name, at another node.
+    Elsewhere(String),
 }
 
 type Result<T> = std::result::Result<T, Errno>;
@@ -55,9 +64,10 @@ fn failed(error: io::Error) -> Errno {
 }
 
 impl Tree {
-    pub(crate) fn new(storage: Arc<Storage>, disguise: Disguise) -> Self {
+    pub(crate) fn new(volumes: Arc<Volumes>, disguise: Disguise) -> Self {
+        let storage = Arc::clone(&volumes.storage);
         let places = HashMap::from([(INodeNo::ROOT.0, storage.root.clone())]);
-        Self { storage, disguise, places: Mutex::new(places), open: Mutex::default() }
+        Self { storage, volumes, disguise, places: Mutex::new(places), open: Mutex::default() }
     }
 
     fn path(&self, ino: INodeNo) -> Result<PathBuf> {
@@ -69,7 +79,10 @@ impl Tree {
     }
 
     fn attributes(&self, path: &Path) -> Result<FileAttr> {
-        let metadata = path.symlink_metadata().map_err(failed)?;
+        let metadata = match (path.symlink_metadata(), self.volumes.name_of(path)) {
+            (Err(error), Some(name)) if error.kind() == io::ErrorKind::NotFound => return self.of_volume(&name),
+            (metadata, _) => metadata.map_err(failed)?,
+        };
         let mut attributes = self.of_metadata(&metadata);
         if path == self.storage.root {
             attributes.ino = INodeNo::ROOT;
@@ -101,6 +114,30 @@ impl Tree {
         }
     }
 
+    /// What the node that has a volume says of it.
+    fn of_volume(&self, name: &str) -> Result<FileAttr> {
+        let told = remote::stat(&self.volumes, name)?;
+        let mode = self.disguise.umask.map_or(told.mode, |umask| 0o777 & !umask);
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(told.mtime);
+        Ok(FileAttr {
+            ino: INodeNo(remote::number(name)),
+            size: told.size,
+            blocks: told.blocks,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            crtime: SystemTime::UNIX_EPOCH,
+            kind: FileType::RegularFile,
+            perm: u16::try_from(mode & 0o7777).unwrap_or(0o600),
+            nlink: 1,
+            uid: self.disguise.uid.unwrap_or(0),
+            gid: self.disguise.gid.unwrap_or(0),
+            rdev: 0,
+            blksize: BLOCK,
+            flags: 0,
+        })
+    }
+
     /// Takes note of a file that the kernel will ask about by number.
     fn entry(&self, path: PathBuf) -> Result<FileAttr> {
         let attributes = self.attributes(&path)?;
@@ -108,26 +145,46 @@ impl Tree {
         Ok(attributes)
     }
 
-    fn hold(&self, ino: u64, file: std::fs::File) -> FileHandle {
+    fn hold(&self, ino: u64, held: Held) -> FileHandle {
         let mut open = locked(&self.open);
         open.next += 1;
         let number = open.next;
-        open.files.insert(number, (ino, Arc::new(file)));
+        open.files.insert(number, (ino, held));
         FileHandle(number)
     }
 
-    fn held(&self, handle: FileHandle) -> Result<Arc<std::fs::File>> {
-        locked(&self.open).files.get(&handle.0).map(|(_, file)| Arc::clone(file)).ok_or(Errno::EBADF)
+    fn held(&self, handle: FileHandle) -> Result<Held> {
+        locked(&self.open).files.get(&handle.0).map(|(_, held)| held.clone()).ok_or(Errno::EBADF)
+    }
+
+    /// The open file of a handle, when it is of this node.
+    fn held_here(&self, handle: Option<FileHandle>) -> Option<Arc<std::fs::File>> {
+        match self.held(handle?) {
+            Ok(Held::Here(file)) => Some(file),
+            _ => None,
+        }
     }
 
     /// Any open handle of a file; not every kernel says by which one it asks.
     fn held_by_number(&self, ino: INodeNo) -> Option<Arc<std::fs::File>> {
-        locked(&self.open).files.values().find(|(other, _)| *other == ino.0).map(|(_, file)| Arc::clone(file))
+        locked(&self.open).files.values().find_map(|(other, held)| match held {
+            Held::Here(file) if *other == ino.0 => Some(Arc::clone(file)),
+            _ => None,
+        })
     }
 
     /// A name is gone; what is still open is found by its handle.
     fn forget_path(&self, path: &Path) {
         locked(&self.places).retain(|_, place| place != path);
+    }
+
+    /// Opens what a number stands for, here or elsewhere.
+    fn open_number(&self, ino: INodeNo) -> Result<Held> {
+        let path = self.path(ino)?;
+        match self.volumes.name_of(&path) {
+            Some(name) if !path.exists() => remote::stat(&self.volumes, &name).map(|_| Held::Elsewhere(name)),
+            _ => Self::open_path(&path).map(|file| Held::Here(Arc::new(file))),
+        }
     }
 
     fn open_path(path: &Path) -> Result<std::fs::File> {
@@ -137,9 +194,44 @@ impl Tree {
 
     fn make_file(&self, parent: INodeNo, name: &OsStr, mode: u32) -> Result<(FileAttr, std::fs::File)> {
         let path = self.child(parent, name)?;
+        self.claim(&path)?;
         let file = std::fs::OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(&path);
         let file = file.map_err(failed)?;
         Ok((self.entry(path)?, file))
+    }
+
+    /// A path that is a volume's becomes this node's, unless another one has it.
+    fn claim(&self, path: &Path) -> Result<()> {
+        let Some(name) = self.volumes.name_of(path) else { return Ok(()) };
+        match self.volumes.claim(&name) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Errno::EEXIST),
+            Err(error) => {
+                log::warning(&error);
+                Err(Errno::EIO)
+            }
+        }
+    }
+
+    /// A path that was a volume's is nobody's.
+    fn release(&self, path: &Path) -> Result<()> {
+        let Some(name) = self.volumes.name_of(path) else { return Ok(()) };
+        self.volumes.release(&name).map_err(|error| {
+            log::warning(&error);
+            Errno::EIO
+        })
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        match self.volumes.name_of(path) {
+            Some(name) if !path.exists() => remote::remove(&self.volumes, &name)?,
+            _ => {
+                self.storage.remove(path).map_err(failed)?;
+                self.release(path)?;
+            }
+        }
+        self.forget_path(path);
+        Ok(())
     }
 
     fn change(
@@ -149,16 +241,19 @@ impl Tree {
         size: Option<u64>,
         handle: Option<FileHandle>,
     ) -> Result<FileAttr> {
-        let file = handle.and_then(|handle| self.held(handle).ok());
+        let file = self.held_here(handle);
         if let Some(size) = size {
-            let file = file
-                .as_ref()
-                .map_or_else(|| Self::open_path(&self.path(ino)?).map(Arc::new), |file| Ok(Arc::clone(file)))?;
-            self.storage.resize(&file, size).map_err(failed)?;
+            match file.clone().map_or_else(|| self.open_number(ino), |file| Ok(Held::Here(file)))? {
+                Held::Here(file) => self.storage.resize(&file, size).map_err(failed)?,
+                Held::Elsewhere(name) => remote::resize(&self.volumes, &name, size)?,
+            }
         }
         if let Some(mode) = mode {
-            let permissions = std::fs::Permissions::from_mode(mode & 0o7777);
-            std::fs::set_permissions(self.path(ino)?, permissions).map_err(failed)?;
+            let path = self.path(ino)?;
+            // A volume of another node looks as its own mount says.
+            if path.exists() {
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o7777)).map_err(failed)?;
+            }
         }
         self.look(ino, file.as_deref())
     }
@@ -173,7 +268,13 @@ impl Tree {
     }
 
     fn move_entry(&self, from: &Path, to: &Path) -> Result<()> {
+        // The registry has no step that renames; the stand-in does it for the volumes of its own node.
+        if !from.exists() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        self.claim(to)?;
         self.storage.rename(from, to).map_err(failed)?;
+        self.release(from)?;
         self.forget_path(to);
         // Everything below a directory has moved with it.
         for place in locked(&self.places).values_mut() {
@@ -197,6 +298,16 @@ impl Tree {
             let kind = if metadata.is_dir() { FileType::Directory } else { FileType::RegularFile };
             names.push((metadata.ino(), kind, entry.file_name()));
         }
+        if ino == INodeNo::ROOT {
+            let others = self.volumes.elsewhere().map_err(|error| {
+                log::warning(&error);
+                Errno::EIO
+            })?;
+            names.extend(others.into_iter().map(|name| {
+                let file = format!("{name}{}", self.storage.suffix);
+                (remote::number(&name), FileType::RegularFile, file.into())
+            }));
+        }
         Ok(names)
     }
 }
@@ -218,7 +329,7 @@ impl Filesystem for Tree {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
-        let file = handle.and_then(|handle| self.held(handle).ok());
+        let file = self.held_here(handle);
         answer!(reply, self.look(ino, file.as_deref()), attributes => reply.attr(&KEEP, &attributes));
     }
 
@@ -257,11 +368,7 @@ impl Filesystem for Tree {
     }
 
     fn unlink(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let gone = self.child(parent, name).and_then(|path| {
-            self.storage.remove(&path).map_err(failed)?;
-            self.forget_path(&path);
-            Ok(())
-        });
+        let gone = self.child(parent, name).and_then(|path| self.remove(&path));
         answer!(reply, gone, () => reply.ok());
     }
 
@@ -292,9 +399,8 @@ impl Filesystem for Tree {
     }
 
     fn open(&self, _: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let file = self.path(ino).and_then(|path| Self::open_path(&path));
         // Past the page cache, so that mount and edge see the same bytes.
-        answer!(reply, file, file => reply.opened(self.hold(ino.0, file), FopenFlags::FOPEN_DIRECT_IO));
+        answer!(reply, self.open_number(ino), held => reply.opened(self.hold(ino.0, held), FopenFlags::FOPEN_DIRECT_IO));
     }
 
     fn create(
@@ -308,7 +414,8 @@ impl Filesystem for Tree {
         reply: ReplyCreate,
     ) {
         answer!(reply, self.make_file(parent, name, mode & !umask), (attributes, file) => {
-            reply.created(&KEEP, &attributes, Generation(0), self.hold(attributes.ino.0, file), FopenFlags::FOPEN_DIRECT_IO);
+            let handle = self.hold(attributes.ino.0, Held::Here(Arc::new(file)));
+            reply.created(&KEEP, &attributes, Generation(0), handle, FopenFlags::FOPEN_DIRECT_IO);
         });
     }
 
@@ -324,7 +431,10 @@ impl Filesystem for Tree {
         reply: ReplyData,
     ) {
         let size = usize::try_from(size).unwrap_or(0);
-        let data = self.held(handle).and_then(|file| Storage::read(&file, offset, size).map_err(failed));
+        let data = self.held(handle).and_then(|held| match held {
+            Held::Here(file) => Storage::read(&file, offset, size).map_err(failed),
+            Held::Elsewhere(name) => remote::read(&self.volumes, &name, offset, size),
+        });
         answer!(reply, data, data => reply.data(&data));
     }
 
@@ -340,7 +450,10 @@ impl Filesystem for Tree {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let written = self.held(handle).and_then(|file| self.storage.write(&file, offset, data));
+        let written = self.held(handle).and_then(|held| match held {
+            Held::Here(file) => self.storage.write(&file, offset, data),
+            Held::Elsewhere(name) => remote::write(&self.volumes, &name, offset, data),
+        });
         answer!(reply, written, () => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)));
     }
 
@@ -363,7 +476,11 @@ impl Filesystem for Tree {
     }
 
     fn fsync(&self, _: &Request, _ino: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        let synced = self.held(handle).and_then(|file| file.sync_all().map_err(failed));
+        let synced = self.held(handle).and_then(|held| match held {
+            Held::Here(file) => file.sync_all().map_err(failed),
+            // The node that has it wrote it before it answered.
+            Held::Elsewhere(_) => Ok(()),
+        });
         answer!(reply, synced, () => reply.ok());
     }
 

@@ -1,4 +1,4 @@
-//! The management port: XML-RPC over HTTP, as far as `StorageRouterClient.list_volumes` needs it.
+//! The management port: XML-RPC over HTTP, as far as `StorageRouterClient` needs it.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -7,25 +7,25 @@ use std::{
     thread,
 };
 
-use super::storage::Storage;
+use super::volumes::Volumes;
 
 const LONGEST: u64 = 1 << 20;
 
 /// Serves one connection at a time in a thread each.
-pub(crate) fn serve(listeners: Vec<TcpListener>, storage: &Arc<Storage>) {
+pub(crate) fn serve(listeners: Vec<TcpListener>, volumes: &Arc<Volumes>) {
     for listener in listeners {
-        let storage = Arc::clone(storage);
+        let volumes = Arc::clone(volumes);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let storage = Arc::clone(&storage);
+                let volumes = Arc::clone(&volumes);
                 // Who does not speak HTTP gets no answer.
-                thread::spawn(move || answer(&stream, &storage).ok());
+                thread::spawn(move || answer(&stream, &volumes).ok());
             }
         });
     }
 }
 
-fn answer(mut stream: &TcpStream, storage: &Storage) -> std::io::Result<()> {
+fn answer(mut stream: &TcpStream, volumes: &Volumes) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream).take(LONGEST);
     let mut length = 0;
     loop {
@@ -44,19 +44,35 @@ fn answer(mut stream: &TcpStream, storage: &Storage) -> std::io::Result<()> {
     let mut body = String::new();
     reader.take(length).read_to_string(&mut body)?;
     let method = body.split_once("<methodName>").and_then(|(_, rest)| rest.split_once("</methodName>"));
-    let body = match method.map(|(name, _)| name) {
-        Some("volumesList") => {
-            let one = |name: String| format!("<value><string>{}</string></value>", escaped(&name));
-            let names: String = storage.volumes().into_iter().map(one).collect();
-            format!("<params><param><value><array><data>{names}</data></array></value></param></params>")
-        }
-        _ => "<fault><value><struct><member><name>faultCode</name><value><int>-1</int></value></member><member>\
-              <name>faultString</name><value><string>unknown method</string></value></member></struct></value></fault>"
-            .to_owned(),
+    let body = match method.map(|(name, _)| called(name, volumes)) {
+        Some(Ok(value)) => format!("<params><param><value>{value}</value></param></params>"),
+        Some(Err(error)) => fault(&error),
+        None => fault("no method"),
     };
     let body = format!("<?xml version=\"1.0\"?><methodResponse>{body}</methodResponse>");
     let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {}\r\n", body.len());
     write!(stream, "{head}Connection: close\r\n\r\n{body}")
+}
+
+/// The value that a method gives.
+fn called(method: &str, volumes: &Volumes) -> Result<String, String> {
+    match method {
+        "volumesList" => {
+            let one = |name: String| format!("<value><string>{}</string></value>", escaped(&name));
+            let names: String = volumes.list()?.into_iter().map(one).collect();
+            Ok(format!("<array><data>{names}</data></array>"))
+        }
+        "updateClusterNodeConfigs" => volumes.refresh().map(|()| "<boolean>1</boolean>".to_owned()),
+        _ => Err("unknown method".to_owned()),
+    }
+}
+
+fn fault(text: &str) -> String {
+    format!(
+        "<fault><value><struct><member><name>faultCode</name><value><int>-1</int></value></member><member>\
+         <name>faultString</name><value><string>{}</string></value></member></struct></value></fault>",
+        escaped(text)
+    )
 }
 
 fn escaped(text: &str) -> String {

@@ -217,6 +217,74 @@ fn a_node_that_cannot_start_says_why_in_its_exit_code() {
     assert_eq!(refusal(&mut cluster, &stage).0, Some(44));
 }
 
+/// What becomes of a node whose files of a life with data were damaged in these ways.
+#[test]
+fn damaged_files_are_told_apart() {
+    let stage = Stage::new();
+    let mut cluster = Cluster::running(&stage, "fwk", &free_ports::<2>(), &[]);
+    for key in ["a", "b", "c"] {
+        cluster.set(key, "1");
+    }
+    assert_eq!(cluster.nodes[0].as_mut().unwrap().end("TERM"), Some(0));
+    let (tlog, store) = (stage.path("fwk-n1/tlogs/000.tlog"), stage.path("fwk-n1/db/fwk-n1.db"));
+    let (log, kept) = (fs_err::read_to_string(&tlog).unwrap(), fs_err::read_to_string(&store).unwrap());
+    let lines: Vec<&str> = log.split_inclusive('\n').collect();
+    let without = |places: std::ops::Range<usize>| -> String {
+        lines.iter().enumerate().filter(|(place, _)| !places.contains(place)).map(|(_, line)| *line).collect()
+    };
+    assert!(lines.len() > 4, "{log}");
+    let mut ends = |log: Option<&str>, kept: Option<&str>| {
+        let put = |path: &std::path::Path, text: Option<&str>| match text {
+            Some(text) => fs_err::write(path, text).unwrap(),
+            None => fs_err::remove_file(path).unwrap(),
+        };
+        put(&tlog, log);
+        put(&store, kept);
+        let ended = refusal(&mut cluster, &stage);
+        put(&tlog, Some(""));
+        put(&store, Some(""));
+        ended
+    };
+    let last = lines.len() - 1;
+    // The tlogs are gone, or their end is.
+    assert_eq!(ends(None, Some(&kept)).0, Some(40));
+    let (code, said) = ends(Some(&without(1..last)), Some(&kept));
+    assert_eq!(code, Some(40), "{said}");
+    // Their beginning is gone, and the store is older than what is left.
+    let old = r#"{"term":1,"voted":null,"applied":1}"#;
+    let (code, said) = ends(Some(&without(0..2)), Some(old));
+    assert!(code == Some(41) && said.contains("counter is too low"), "{said}");
+    assert_eq!(ends(Some(&without(0..2)), None).0, Some(41), "without a store, too");
+    // Something in between is gone.
+    let (code, said) = ends(Some(&without(1..2)), Some(old));
+    assert!(code == Some(66) && said.contains("corrupt"), "{said}");
+    // The store is no store, or half of one.
+    for damaged in ["", "\0\0\0\0", &kept[..kept.len() / 2]] {
+        assert_eq!(ends(Some(&log), Some(damaged)).0, Some(45), "{damaged:?}");
+    }
+    // Not closed, for who does not mend it.
+    fs_err::write(&tlog, without(last..last + 1)).unwrap();
+    fs_err::write(&store, &kept).unwrap();
+    let config = cluster.config.clone();
+    failed(&run(ARAKOON, &["--node", "fwk-n1", "-config", &config]), 42);
+    // As it was, it starts and has everything; as an earlier version wrote it, too.
+    let bare = lines.iter().map(|line| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        line.as_object_mut().map(|members| members.remove("i"));
+        if line.is_null() { "closed\n".to_owned() } else { format!("{line}\n") }
+    });
+    for text in [log.clone(), bare.collect()] {
+        fs_err::write(&tlog, text).unwrap();
+        fs_err::write(&store, &kept).unwrap();
+        // Somebody may have taken the old ports meanwhile.
+        let mut cluster = Cluster::prepare(&stage, "fwk", &free_ports::<2>(), &[]);
+        cluster.start(&stage, 0);
+        cluster.await_master();
+        assert_eq!(cluster.get("c"), "1");
+        cluster.kill(0);
+    }
+}
+
 #[test]
 fn a_log_that_was_not_closed_needs_autofix() {
     let stage = Stage::new();

@@ -28,6 +28,12 @@ struct Volumes {
     stage: Stage,
 }
 
+/// Another volumedriver of the same cluster: own ports and directories, in the directory of the first.
+struct Second {
+    running: Option<Running>,
+    ports: [u16; 5],
+}
+
 const CLUSTER: &str = "5f0c0000-0000-4000-8000-000000000001";
 
 fn ask(port: u16, request: &Value) -> Value {
@@ -147,6 +153,7 @@ impl Drop for Volumes {
             // Lazily: what a failed test left open must not keep the mount.
             Command::new("umount").args(["-l", &self.stage.text_path("mnt")]).status().ok();
         }
+        Command::new("umount").args(["-q", "-l", &self.stage.text_path("mnt2")]).status().ok();
     }
 }
 
@@ -195,6 +202,139 @@ fn a_block_written_at_one_end_is_read_at_the_other_and_survives_a_restart() {
     let mut block = [0; 4];
     fs_err::File::open(&disk).unwrap().read_exact_at(&mut block, 4096).unwrap();
     assert_eq!(&block, b"edge");
+    assert_eq!(volumes.unmount(), Some(0));
+}
+
+impl Volumes {
+    /// Registers two nodes, the first one with the transaction log at this port.
+    fn register_two(&self, second: [u16; 5], log_port: u16) {
+        let node = |name: &str, [message, xmlrpc, _, edge, _]: [u16; 5], log: u16| {
+            format!("ClusterNodeConfig('{name}', '127.0.0.1', {message}, {xmlrpc}, {log}, 'tcp://127.0.0.1:{edge}')")
+        };
+        Self::python(&format!(
+            "registry = ClusterRegistry('{CLUSTER}', 'voldrv', [ArakoonNodeConfig('voldrv-n1', '127.0.0.1', {})])\n\
+             registry.set_node_configs([{}, {}])\n",
+            self.arakoon_port,
+            node("vp1n1", self.ports, log_port),
+            node("vp1n2", second, second[2]),
+        ));
+    }
+
+    /// Has the node that is managed at this port read the registry.
+    fn tell(port: u16) {
+        Self::python(&format!(
+            "StorageRouterClient('{CLUSTER}', [ClusterContact('127.0.0.1', {port})]).update_cluster_node_configs('')"
+        ));
+    }
+
+    /// Starts the second node, with a mount and directories of its own.
+    fn second(&self, ports: [u16; 5]) -> Second {
+        let path = |name: &str| self.stage.text_path(name);
+        for directory in ["sco2", "mnt2", "dtl2"] {
+            self.stage.make_dir(directory);
+        }
+        let mut config = self.config.clone();
+        for (pointer, value) in [
+            ("/content_addressed_cache/read_cache_serialization_path", json!(path("rsp2"))),
+            ("/scocache/scocache_mount_points/0/path", json!(path("sco2"))),
+            ("/volume_manager/tlog_path", json!(path("tlog2"))),
+            ("/volume_manager/metadata_path", json!(path("md2"))),
+            ("/volume_router/vrouter_id", json!("vp1n2")),
+            ("/metadata_server/mds_nodes/0/port", json!(ports[4])),
+            ("/metadata_server/mds_nodes/0/db_directory", json!(path("mds2"))),
+            ("/metadata_server/mds_nodes/0/scratch_directory", json!(path("mds2"))),
+            ("/file_driver/fd_cache_path", json!(path("fd2"))),
+            ("/filesystem/fs_raw_disk_suffix", json!(".raw")),
+        ] {
+            *config.pointer_mut(pointer).unwrap() = value;
+        }
+        config["filesystem"]["fs_dtl_config_mode"] = json!("Automatic");
+        let config = self.stage.write("config2.json", &config.to_string());
+        let mount = self.stage.path("mnt2");
+        let outside = fs_err::metadata(&mount).unwrap().dev();
+        let mut command = Command::new(VOLUMEDRIVER);
+        command.args(["-f", "--config", &config, "--lock-file", &path("lock2"), "--mountpoint", &path("mnt2")]);
+        command.args(["--logsink", "console:"]).env("METADATASTORE_BITS", "6");
+        let mut running = Running::start(&mut command, &self.stage.path("second.out"));
+        until("the second is mounted", || {
+            assert!(running.child.try_wait().unwrap().is_none(), "{}", running.said());
+            fs_err::metadata(&mount).is_ok_and(|metadata| metadata.dev() != outside)
+        });
+        Second { running: Some(running), ports }
+    }
+}
+
+impl Second {
+    fn unmount(&mut self, volumes: &Volumes) {
+        printed(&Command::new("fusermount").args(["-u", &volumes.stage.text_path("mnt2")]).output().unwrap());
+        assert_eq!(self.running.take().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_volume_belongs_to_one_node_and_the_others_reach_it_there() {
+    let Some(mut volumes) = Volumes::mountable() else { return };
+    volumes.register();
+    volumes.mount();
+    let (first, mount) = (volumes.stage.path("mnt/disk1.raw"), volumes.stage.path("mnt2"));
+    printed(&Command::new("truncate").args(["-s", "1M"]).arg(&first).output().unwrap());
+    // The one that runs learns of the other only when it is told.
+    let ports = free_ports::<5>();
+    volumes.register_two(ports, volumes.arakoon_port);
+    let mut second = volumes.second(ports);
+    let disk = mount.join("disk1.raw");
+    assert_eq!(fs_err::metadata(&disk).unwrap().len(), 1 << 20);
+    assert_eq!(
+        fs_err::read_dir(&mount).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(),
+        ["disk1.raw"]
+    );
+    let file = fs_err::OpenOptions::new().read(true).write(true).open(&disk).unwrap();
+    file.write_all_at(b"from the second", 5000).unwrap();
+    let mut block = [0; 15];
+    fs_err::File::open(&first).unwrap().read_exact_at(&mut block, 5000).unwrap();
+    assert_eq!(&block, b"from the second");
+    drop(file);
+    // By the edge of either.
+    let read = json!({"op": "read", "volume": "disk1", "offset": 5000, "length": 4});
+    assert_eq!(ask(second.ports[3], &read), json!({"ok": true, "value": "ZnJvbQ=="}));
+    assert_eq!(ask(second.ports[3], &json!({"op": "list"}))["value"], json!(["disk1"]));
+    assert_eq!(ask(second.ports[3], &json!({"op": "create", "volume": "disk1", "size": 1}))["ok"], false);
+    let again = fs_err::OpenOptions::new().write(true).create_new(true).open(&disk).unwrap_err();
+    assert_eq!(again.kind(), std::io::ErrorKind::AlreadyExists);
+
+    printed(&Command::new("truncate").args(["-s", "2M"]).arg(mount.join("disk2.raw")).output().unwrap());
+    let there = volumes.stage.path("mnt/disk2.raw");
+    assert!(fs_err::metadata(&there).is_err(), "nobody told the first of the second");
+    Volumes::tell(volumes.ports[1]);
+    assert_eq!(fs_err::metadata(&there).unwrap().len(), 2 << 20);
+    printed(&Command::new("truncate").args(["-s", "3M"]).arg(&there).output().unwrap());
+    assert_eq!(fs_err::metadata(mount.join("disk2.raw")).unwrap().len(), 3 << 20);
+    let said = || second.running.as_ref().unwrap().said();
+    until("it looks for a log", || said().contains("DTL: none, 1 other nodes are registered"));
+
+    // One that is away keeps its volumes to itself, and has them when it is back.
+    second.unmount(&volumes);
+    let away = failed(&Command::new("stat").arg(&there).env("LC_ALL", "C").output().unwrap(), 1);
+    assert!(away.contains("Input/output error"), "{away}");
+    let mut second = volumes.second(ports);
+    assert_eq!(fs_err::metadata(&there).unwrap().len(), 3 << 20);
+    fs_err::remove_file(&there).unwrap();
+    assert!(!mount.join("disk2.raw").exists());
+    second.unmount(&volumes);
+    assert_eq!(volumes.unmount(), Some(0));
+}
+
+#[test]
+fn what_nobody_knows_is_logged_and_stops_nothing() {
+    let Some(mut volumes) = Volumes::mountable() else { return };
+    volumes.register();
+    volumes.config["colours"] = json!({"red": 1});
+    volumes.config["volume_manager"]["hue"] = json!(3);
+    volumes.mount();
+    let said = volumes.running.as_ref().unwrap().said();
+    let unknown: Vec<&str> =
+        said.lines().filter_map(|line| line.split_once("unknown parameter ")).map(|(_, rest)| rest).collect();
+    assert_eq!(unknown, ["colours in the configuration: ignored", "volume_manager.hue in the configuration: ignored"]);
     assert_eq!(volumes.unmount(), Some(0));
 }
 

@@ -112,10 +112,17 @@ class StorageRouterClient(object):
 
     def list_volumes(self):
         """The names of the volumes."""
+        return self._ask("volumesList")
+
+    def update_cluster_node_configs(self, node_id=""):
+        """Has a running volumedriver read the registry anew; the stand-in's that of the contact, whatever the node."""
+        return self._ask("updateClusterNodeConfigs")
+
+    def _ask(self, method):
         last = None
         for contact in self._contacts:
             try:
-                return ServerProxy("http://%s:%d/RPC2" % (contact.host, contact.port)).volumesList()
+                return getattr(ServerProxy("http://%s:%d/RPC2" % (contact.host, contact.port)), method)()
             except socket.error as error:
                 last = error
         raise RuntimeError("no node of %s answers: %s" % (self._cluster, last))
