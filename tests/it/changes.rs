@@ -1,17 +1,14 @@
 //! A lab that lives: turns of a cluster, keys changed by hand, components looked at and kept still, hosts that come and
 //! go. Real containers and a real etcd; one test, because a lab with etcd takes a while to start.
 
-use std::{
-    io::Read as _,
-    net::TcpStream,
-    time::{Duration, Instant},
-};
+use std::{io::Read as _, net::TcpStream};
 
 use serde_json::Value;
 
 use crate::support::{
     lab::{Run, TestLab, docker},
     listener::EngineListener,
+    wait::wait_until,
 };
 
 /// A cluster whose members are healthy only while all of them are: as with a quorum, one alone never is.
@@ -88,14 +85,6 @@ fn said(lab: &TestLab, host: &str, port: u16) -> Option<String> {
     Some(text)
 }
 
-fn wait_for(what: &str, mut seen: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !seen() {
-        assert!(Instant::now() < deadline, "never came: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 fn containers(lab: &TestLab, all: bool) -> Vec<String> {
     let filter = format!("label=ovs-cuisine.lab={}", lab.container("").trim_end_matches('-'));
     let words = ["ps", if all { "-a" } else { "--no-trunc" }, "--format", "{{.Names}}", "--filter", &filter];
@@ -160,7 +149,7 @@ fn a_key_set_by_hand_reaches_its_component_only(lab: &TestLab) {
     assert!(set.stdout.contains("/ovs/cluster/main changed"), "{set:?}");
     assert!(set.stderr.contains("next deploy of component cluster"), "{set:?}");
     for host in ["node-1", "node-2", "node-3"] {
-        wait_for("the new message", || said(lab, host, 9000).is_some_and(|text| text.contains("by hand")));
+        wait_until("the new message", || said(lab, host, 9000).is_some_and(|text| text.contains("by hand")));
     }
     assert_ne!(said(lab, "node-1", 9000), first);
     assert_eq!(said(lab, "node-1", 9001), other, "same text, same process");
@@ -168,7 +157,7 @@ fn a_key_set_by_hand_reaches_its_component_only(lab: &TestLab) {
     let plan = lab.expect(10, &["plan", "LAB", "--exit-code"]);
     assert!(plan.stdout.contains("/ovs/cluster/main"), "the recipe wants it back: {plan:?}");
     lab.expect(0, &["deploy", "LAB"]);
-    wait_for("the first message", || said(lab, "node-1", 9000).is_some_and(|text| text.contains("first")));
+    wait_until("the first message", || said(lab, "node-1", 9000).is_some_and(|text| text.contains("first")));
 }
 
 fn what_is_not_json_is_refused(lab: &TestLab) {

@@ -31,6 +31,13 @@ fn wish(keys: &[(&str, &str)]) -> Wish {
     Wish { component: component("agent"), prefixes: vec!["/ovs/agent/".to_owned()], keys }
 }
 
+/// One key that everybody may see, and one with a password.
+fn wish_with_secret(text: &str) -> Wish {
+    let mut wish = wish(&[("open", "visible")]);
+    wish.keys.insert("/ovs/agent/password".to_owned(), Value { bytes: text.into(), secret: true });
+    wish
+}
+
 async fn changes(store: &Store, wish: &Wish) -> Vec<(String, Action, bool)> {
     let comparison = store.compare(wish).await.unwrap();
     let list = comparison.changes().iter();
@@ -339,13 +346,8 @@ async fn what_does_not_fit_into_one_request_is_split() {
 async fn secrets_are_compared_and_never_seen() {
     let etcd = Etcd::start(&[]);
     let store = etcd.store().await;
-    let hidden = |text: &str| {
-        let mut wish = wish(&[("open", "visible")]);
-        wish.keys.insert("/ovs/agent/password".to_owned(), Value { bytes: text.into(), secret: true });
-        wish
-    };
     let mut seen = String::new();
-    for wish in [hidden("canary-1"), hidden("canary-2"), hidden("canary-2"), wish(&[])] {
+    for wish in [wish_with_secret("canary-1"), wish_with_secret("canary-2"), wish_with_secret("canary-2"), wish(&[])] {
         let comparison = store.compare(&wish).await.unwrap();
         write!(seen, "{wish:?} {comparison:?} {:?}", comparison.changes()).unwrap();
         store.apply(comparison).await.unwrap();

@@ -12,7 +12,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::lab::{Run, TestLab, docker, summary};
+use crate::support::{
+    lab::{Run, TestLab, docker, summary},
+    wait::wait_for,
+};
 
 /// How long a run may take to give up on an etcd that is gone. It says when it does; this is for one that never would.
 const GIVES_UP: Duration = Duration::from_secs(90);
@@ -327,15 +330,4 @@ fn an_etcd_that_lost_everything(lab: &TestLab) {
     lab.expect(0, &["config", "set", "LAB", "first/main", "by hand"]);
     wait_for("the new value", || (lab.inside("node-1", "cat /run/ovs-cuisine/first/main") == "by hand").then_some(()));
     is_repaired(lab);
-}
-
-fn wait_for<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(found) = seen() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "never came: {what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }

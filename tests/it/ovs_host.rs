@@ -7,8 +7,11 @@
 use std::{net::TcpStream, path::Path, process::Command};
 
 use crate::{
-    ovs_lab::{changed, standin_lab, wait_for},
-    support::lab::{TestLab, docker, summary},
+    ovs_lab::{changed, standin_lab},
+    support::{
+        lab::{TestLab, docker, summary},
+        wait::wait_for,
+    },
 };
 
 /// Machines of a test, which go when it ends.

@@ -7,10 +7,7 @@ mod pushes;
 mod trouble;
 mod volumes;
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{process::Command, time::Instant};
 
 use serde_json::Value;
 
@@ -81,17 +78,6 @@ fn hosts(lab: &TestLab) -> Vec<String> {
     let shown = lab.expect(0, &["inventory", "show", "LAB", "--json"]);
     let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
     shown["hosts"].as_object().unwrap().keys().cloned().collect()
-}
-
-pub(crate) fn wait_for<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(found) = seen() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "never came: {what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 #[test]

@@ -4,8 +4,11 @@
 use serde_json::Value;
 
 use crate::{
-    ovs_lab::{changed, processes, restarted, standin_lab, wait_for},
-    support::lab::{TestLab, summary},
+    ovs_lab::{changed, processes, restarted, standin_lab},
+    support::{
+        lab::{TestLab, summary},
+        wait::wait_for,
+    },
 };
 
 const ALBA: &str = "LD_LIBRARY_PATH=/usr/lib/alba /usr/bin/alba";

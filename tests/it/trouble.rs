@@ -1,11 +1,11 @@
 //! Bad input and bad hosts in a lab that runs: told all at once, nothing half-configured, and green again when mended.
 
-use std::{
-    net::TcpListener,
-    time::{Duration, Instant},
-};
+use std::net::TcpListener;
 
-use crate::support::lab::{Run, TestLab, docker};
+use crate::support::{
+    lab::{Run, TestLab, docker},
+    wait::wait_until,
+};
 
 /// A service with a build, keys of a schema, and a host that must have a file.
 const APP: &str = r#"
@@ -233,7 +233,7 @@ fn and_back_again(lab: &TestLab) {
     let done = lab.expect(0, &["config", "rollback", "LAB", "--yes"]);
     assert!(done.stdout.contains("1 key back") && done.stderr.contains("the next deploy of app"), "{done:?}");
     assert_eq!(main(), was);
-    wait_for("the old value", || rendered() == was);
+    wait_until("the old value", || rendered() == was);
     // A rollback is a run: undone like any other, or named.
     let run = lab.expect(0, &["config", "history", "LAB", "--json"]).events().last().unwrap().clone();
     assert!(run["back_to"].is_i64(), "{run}");
@@ -258,13 +258,5 @@ fn and_back_again(lab: &TestLab) {
     {
         let unknown = lab.expect(20, &["config", "rollback", "LAB", words[0], words[1]]);
         assert!(unknown.stderr.contains(why) && unknown.stderr.contains("config history"), "{unknown:?}");
-    }
-}
-
-fn wait_for(what: &str, mut seen: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !seen() {
-        assert!(Instant::now() < deadline, "never came: {what}");
-        std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -16,6 +16,7 @@ mod run;
 mod runit;
 mod service_ensure;
 mod ssh_authorize;
+mod supervised;
 mod sync;
 mod systemd;
 mod user_ensure;

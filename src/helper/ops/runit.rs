@@ -15,7 +15,10 @@ use std::{
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use super::service_ensure::{MARK, Manager, SETTLE, STOP_TIME, ServiceFile, Status};
+use super::{
+    service_ensure::{MARK, Manager, PAUSE, SETTLE, STOP_TIME, ServiceFile, Status},
+    supervised::Supervised,
+};
 use crate::{
     helper::{
         failure::{OrFail, bad_input},
@@ -128,6 +131,22 @@ impl Runit {
         fs_err::File::open(&self.supervised)?.set_modified(date)
     }
 
+    /// Stops a service, with what is bound to it; one that does not end in that many seconds is killed.
+    fn stop(&self, name: &str, patience: u64, machine: &Machine<'_>) -> Result<(), OpFailure> {
+        let link = self.link(name);
+        let patience = Duration::from_secs(patience + self.time_of_bound(name));
+        tell(&link, "down", machine)?;
+        if stays_down_within(&link, patience, machine)? {
+            return Ok(());
+        }
+        tell(&link, "kill", machine)?;
+        if stays_down_within(&link, NOTICE, machine)? {
+            return Ok(());
+        }
+        let message = format!("service `{name}` did not stop within {} s, not even by force", patience.as_secs());
+        Err(OpFailure::new(FailureKind::Timeout, message))
+    }
+
     /// Waits until a `runsv` looks after the service.
     fn wait_until_supervised(&self, name: &str, machine: &Machine<'_>) -> Result<(), OpFailure> {
         let since = Instant::now();
@@ -152,6 +171,31 @@ impl Runit {
             machine.pause(Duration::from_millis(50))?;
         }
         Ok(())
+    }
+}
+
+/// Tells the supervisor of a service what is wanted; does not wait for it.
+fn tell(link: &Path, verb: &str, machine: &Machine<'_>) -> Result<(), OpFailure> {
+    let job = Job::program("sv", [verb, &link.to_string_lossy()]).timeout(NOTICE);
+    let title = format!("sv {verb} {}", link.display());
+    let (ended, output) = machine.collect(&job, &title)?;
+    if ended.succeeded() {
+        return Ok(());
+    }
+    Err(machine.command_failure(&title, &ended).output(output.lines().map(str::to_owned).collect()))
+}
+
+fn stays_down_within(link: &Path, patience: Duration, machine: &Machine<'_>) -> Result<bool, OpFailure> {
+    let since = Instant::now();
+    loop {
+        // Without a supervisor nobody starts it either.
+        if !is_supervised(link) || Supervised::read(link).is_some_and(Supervised::stays_down) {
+            return Ok(true);
+        }
+        if since.elapsed() >= patience {
+            return Ok(false);
+        }
+        machine.pause(PAUSE)?;
     }
 }
 
@@ -190,11 +234,9 @@ impl Manager for Runit {
         let linked = link.exists();
         let known = linked || self.definitions.join(name).join("run").exists();
         let enabled = linked && !link.join("down").exists();
-        let read = |file: &str| fs_err::read_to_string(link.join("supervise").join(file)).unwrap_or_default();
-        let state = read("stat");
-        let running = state.starts_with("run") && !state.contains("got TERM") && is_supervised(&link);
-        let life = read("pid").trim().to_owned();
-        let running = running && !life.is_empty();
+        let supervised = Supervised::read(&link).filter(|_| is_supervised(&link));
+        let running = supervised.is_some_and(Supervised::runs);
+        let life = supervised.map(Supervised::life).unwrap_or_default();
         // runsv knows that there is a process, and no more.
         Ok(Status { known, running, enabled: Some(enabled), life, stale: false, trial: SETTLE })
     }
@@ -224,32 +266,24 @@ impl Manager for Runit {
     }
 
     fn act(&self, name: &str, action: Action, patience: u64, machine: &Machine<'_>) -> Result<(), OpFailure> {
-        let verb = match action {
-            // `start` looks every 0.4 s whether it was done; the caller looks more often.
-            Action::Start => "up",
-            Action::Stop => "force-stop",
-            Action::Restart => "force-restart",
-            Action::Create | Action::Modify | Action::Remove | Action::Run => {
-                return Err(bad_input("a service can only be started, stopped and restarted"));
-            }
-        };
         let link = self.link(name);
         if !link.exists() {
             self.set_enabled(name, false, machine)?;
         }
         self.wait_until_supervised(name, machine)?;
-        let path = link.to_string_lossy();
-        let patience = patience + self.time_of_bound(name);
-        // `sv` kills what has not done as it was told in that time.
-        let job = Job::program("sv", ["-w", &patience.to_string(), verb, &path]);
-        let job = job.timeout(Duration::from_secs(patience) + NOTICE);
-        let title = format!("sv {verb} {name}");
-        let (ended, output) = machine.collect(&job, &title)?;
-        // A start that is not yet a run is looked at more closely by the caller.
-        if ended.succeeded() || action != Action::Stop {
-            return Ok(());
+        match action {
+            Action::Start => tell(&link, "up", machine),
+            Action::Stop => self.stop(name, patience, machine),
+            // Not `sv restart`: of a service that has come back by itself a moment ago it believes that this was the
+            // restart, and comes back while the real one is still to come.
+            Action::Restart => {
+                self.stop(name, patience, machine)?;
+                tell(&link, "up", machine)
+            }
+            Action::Create | Action::Modify | Action::Remove | Action::Run => {
+                Err(bad_input("a service can only be started, stopped and restarted"))
+            }
         }
-        Err(machine.command_failure(&title, &ended).output(output.lines().map(str::to_owned).collect()))
     }
 
     fn patience(&self, name: &str) -> u64 {

@@ -32,7 +32,7 @@ pub(super) const MARK: &str = "Written by ovs-cuisine; changes made by hand are 
 pub(super) const SETTLE: Duration = Duration::from_secs(1);
 /// How long a started service may take until it runs.
 const START_TIME: Duration = Duration::from_secs(15);
-const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
 /// Seconds that a service whose definition does not say it may take to stop.
 pub(super) const STOP_TIME: u64 = 10;
 
@@ -204,6 +204,9 @@ impl Operation for ServiceEnsure {
             manager.set_enabled(&self.name, self.enabled, machine)?;
         }
         let Some((action, _)) = change.action else { return Ok(()) };
+        // One that ended by itself comes back by itself, perhaps too early: as long as another still had its port.
+        let came_back = action == Action::Start && manager.status(&self.name, machine)?.running;
+        let action = if came_back { Action::Restart } else { action };
         manager
             .act(&self.name, action, self.patience(), machine)
             .map_err(|failure| self.with_log(failure, manager.as_ref(), mark, machine))?;

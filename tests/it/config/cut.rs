@@ -79,6 +79,10 @@ impl Way {
     }
 }
 
+async fn by_way(etcd: &Etcd, way: &Way) -> Store {
+    Store::open(etcd.access("root-pw"), way.dial(), &lab()).await.unwrap()
+}
+
 fn large(fill: u8) -> Wish {
     let mut wish = wish(&[]);
     for index in 0..5 {
@@ -104,7 +108,7 @@ async fn a_split_write_that_is_cut_off_is_finished_by_the_next() {
     let before = steady.compare(&large(b'1')).await.unwrap().revision();
 
     // Two of the five requests get through, and half of the third.
-    let store = Store::open(etcd.access("root-pw"), Way::breaking_after(5 << 19).dial(), &lab()).await.unwrap();
+    let store = by_way(&etcd, &Way::breaking_after(5 << 19)).await;
     let begun = Instant::now();
     let error = store.apply(store.compare(&large(b'2')).await.unwrap()).await.unwrap_err();
     assert!(matches!(&error, ConfigError::Unreachable { what, .. } if what == "write the configuration"), "{error}");
@@ -126,7 +130,7 @@ async fn a_split_write_that_is_cut_off_is_finished_by_the_next() {
     assert!(matches!(to(before).await, Err(ConfigError::NotKept { .. })), "not even then");
 
     // A recipe that wants none of them any more after such an end still has them removed.
-    let store = Store::open(etcd.access("root-pw"), Way::breaking_after(5 << 19).dial(), &lab()).await.unwrap();
+    let store = by_way(&etcd, &Way::breaking_after(5 << 19)).await;
     store.apply(store.compare(&large(b'3')).await.unwrap()).await.unwrap_err();
     deploy(steady, &wish(&[])).await;
     assert_eq!(fills(steady).await, "");
@@ -166,7 +170,7 @@ async fn a_request_that_is_cut_off_writes_nothing() {
     deploy(&steady, &many("1")).await;
     // The lock and half of a request of 40 kB.
     let way = Way::breaking_after(1 << 20);
-    let store = Store::open(etcd.access("root-pw"), way.dial(), &lab()).await.unwrap();
+    let store = by_way(&etcd, &way).await;
     let comparison = store.compare(&many("2")).await.unwrap();
     way.left.store(20_000, Ordering::SeqCst);
     let error = store.apply(comparison).await.unwrap_err();
@@ -181,7 +185,7 @@ async fn an_answer_that_is_lost_leaves_the_whole_write() {
     let steady = etcd.store().await;
     deploy(&steady, &many("1")).await;
     let way = Way::breaking_after(1 << 20);
-    let store = Store::open(etcd.access("root-pw"), way.dial(), &lab()).await.unwrap();
+    let store = by_way(&etcd, &way).await;
     let comparison = store.compare(&many("2")).await.unwrap();
     let applying = tokio::spawn(async move { store.apply(comparison).await });
     answers_are_lost(&way, &steady, '2').await;
@@ -191,7 +195,7 @@ async fn an_answer_that_is_lost_leaves_the_whole_write() {
     assert_eq!(deploy(&steady, &many("2")).await, (0, 0), "and the next one finds it done");
     // When etcd is back in time, the second attempt finds the first one's work.
     let way = Way::breaking_after(1 << 20);
-    let store = Store::open(etcd.access("root-pw"), way.dial(), &lab()).await.unwrap();
+    let store = by_way(&etcd, &way).await;
     let comparison = store.compare(&many("3")).await.unwrap();
     let applying = tokio::spawn(async move { store.apply(comparison).await });
     answers_are_lost(&way, &steady, '3').await;

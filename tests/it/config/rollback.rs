@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use ovs_cuisine::control::config::{ConfigError, Rollback, Store, Target, Value, Wish};
 
-use super::{changes, component, deploy, put, read, server::Etcd, wish};
+use super::{changes, component, deploy, put, read, server::Etcd, wish, wish_with_secret};
 
 async fn revision(store: &Store) -> i64 {
     store.compare(&wish(&[])).await.unwrap().revision()
@@ -156,14 +156,9 @@ async fn what_is_not_kept_comes_from_etcds_own_history_as_long_as_there_is_one()
 async fn secrets_come_back_and_are_never_shown() {
     let etcd = Etcd::start(&[]);
     let store = etcd.store().await;
-    let hidden = |text: &str| {
-        let mut wish = wish(&[("open", "visible")]);
-        wish.keys.insert("/ovs/agent/password".to_owned(), Value { bytes: text.into(), secret: true });
-        wish
-    };
-    deploy(&store, &hidden("canary-1")).await;
+    deploy(&store, &wish_with_secret("canary-1")).await;
     let first = revision(&store).await;
-    deploy(&store, &hidden("canary-2")).await;
+    deploy(&store, &wish_with_secret("canary-2")).await;
     deploy(&store, &wish(&[])).await;
     let prepared = prepare(&store, first).await.unwrap();
     let mut seen = String::new();

@@ -5,8 +5,6 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
 use ovs_cuisine::{
@@ -22,7 +20,10 @@ use super::{
     receive::{TIME, described, directory, file, forged, honest, link},
     text, up,
 };
-use crate::support::lab::{Run, TestLab};
+use crate::support::{
+    lab::{Run, TestLab},
+    wait::wait_until,
+};
 
 /// The number of the first request of a session.
 const REQUEST: u32 = 1;
@@ -158,15 +159,6 @@ fn a_hostile_host_writes_nothing_outside_and_nothing_unannounced() {
 /// Asks this side for a file of its own.
 fn wants() -> Demand {
     Demand { wants: vec![Want { digest: Digest::of(b"x"), size: 1, old: Old::Nothing }] }
-}
-
-/// Waits until something is as it should be; what it waits for always comes, or the test has failed.
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < patience, "{what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Starts a copy that the fake never completes; comes back once a file of so many bytes is there.

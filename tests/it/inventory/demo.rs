@@ -6,7 +6,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use ovs_cuisine::{
@@ -23,6 +23,7 @@ use ovs_cuisine::{
 use serde_json::Value;
 
 use super::{names, root};
+use crate::support::wait::wait_for;
 
 fn lab() -> Inventory {
     Inventory::load(&root().join("inventory/demo.toml")).unwrap()
@@ -206,18 +207,22 @@ fn the_samples_of_the_demo_lab_find_each_other() {
     let agent_process = Sample::start("agent", &write("agent.ini", agent("first")));
 
     let status = |port, path: &str| get(port, path).and_then(|body| serde_json::from_str::<Value>(&body).ok());
-    let seen = eventually(|| status(controller, "/status.json").filter(|seen| seen["nodes"][0]["message"] == "first"));
+    let seen = wait_for("the first message", || {
+        status(controller, "/status.json").filter(|seen| seen["nodes"][0]["message"] == "first")
+    });
     assert_eq!(seen["nodes"][0]["node"], "node-1");
     assert_eq!(seen["nodes"][0]["state"], "alive");
     assert_eq!(seen["config"]["title"], "Say \"hello\"");
-    assert!(eventually(|| get(controller, "/")).contains("node-1       alive"));
-    assert_eq!(eventually(|| get(node, "/health")), "ok\n");
+    assert!(wait_for("the page", || get(controller, "/")).contains("node-1       alive"));
+    assert_eq!(wait_for("the health page", || get(node, "/health")), "ok\n");
 
     write("agent.ini", agent("second"));
     rustix::process::kill_process(rustix::process::Pid::from_child(&agent_process.0), rustix::process::Signal::HUP)
         .unwrap();
-    eventually(|| status(controller, "/status.json").filter(|seen| seen["nodes"][0]["message"] == "second"));
-    assert_eq!(eventually(|| status(node, "/"))["reloads"], 1);
+    wait_for("the second message", || {
+        status(controller, "/status.json").filter(|seen| seen["nodes"][0]["message"] == "second")
+    });
+    assert_eq!(wait_for("the status", || status(node, "/"))["reloads"], 1);
 
     let library = |sample: &str| {
         let directory = root().join("examples").join(sample).join("lib/Demo");
@@ -252,16 +257,4 @@ fn get(port: u16, path: &str) -> Option<String> {
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     head.starts_with("HTTP/1.0 200").then(|| body.to_owned())
-}
-
-/// What is there in the end; programs that start tell nobody when they are ready.
-fn eventually<T>(look: impl Fn() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "it did not come within a minute");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }

@@ -7,8 +7,8 @@ use std::{
 
 use serde_json::Value;
 
-use super::{processes, restarted, wait_for};
-use crate::support::lab::TestLab;
+use super::{processes, restarted};
+use crate::support::{lab::TestLab, wait::wait_for};
 
 /// The process that a service of `ovs-launch` runs, not the launcher.
 fn process(lab: &TestLab, host: &str, pattern: &str) -> String {

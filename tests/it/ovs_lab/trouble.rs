@@ -1,7 +1,10 @@
 //! What goes wrong in a lab, and hosts that come, go and die.
 
-use super::{changed, volumes, wait_for};
-use crate::support::lab::{TestLab, docker, summary};
+use super::{changed, volumes};
+use crate::support::{
+    lab::{TestLab, docker, summary},
+    wait::wait_for,
+};
 
 fn is_there(lab: &TestLab) -> bool {
     let found = docker(&["ps", "-aq", "--filter", &format!("name=^{}", lab.container(""))]);

@@ -2,8 +2,7 @@
 
 use serde_json::json;
 
-use super::wait_for;
-use crate::support::lab::TestLab;
+use crate::support::{lab::TestLab, wait::wait_for};
 
 /// One shell word for a pattern that no fresh disk holds.
 const PATTERN: &str = "od -An -v -tx1 -N4 -j";

@@ -13,11 +13,13 @@ use std::{
 use serde_json::Value;
 
 use super::{deployed, edits::Edits, root_of};
-use crate::support::lab::{TestLab, docker};
+use crate::support::{
+    lab::{TestLab, docker},
+    wait::wait_until,
+};
 
 /// How long anything may take before the test says that it did not happen.
 const PATIENCE: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(1);
 /// Random edits of the long test, and the seed that makes them.
 const EDITS: u64 = 200;
 const SEED: u64 = 20_261_121;
@@ -112,14 +114,6 @@ impl Drop for Watching {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-fn wait_until(what: &str, happened: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !happened() {
-        assert!(Instant::now() < deadline, "{what}: it did not happen");
-        std::thread::sleep(POLL);
     }
 }
 

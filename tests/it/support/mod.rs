@@ -3,3 +3,4 @@
 pub(crate) mod etcdctl;
 pub(crate) mod lab;
 pub(crate) mod listener;
+pub(crate) mod wait;
