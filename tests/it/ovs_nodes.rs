@@ -68,7 +68,7 @@ fn nodes_reach_each_other_with_keys_of_their_own() {
     assert!(reaches(&lab, "node-2", "ovs", "node-1", "root") && reaches(&lab, "node-1", "root", "node-2", "ovs"));
     assert_eq!(changed(&lab.events(0, &["deploy", "LAB"])), Vec::<String>::new());
 
-    // Health logs in everywhere: it names who is let in nowhere, where and why.
+    // Health logs in at a neighbour: it names who is not let in, where and why.
     lab.inside("node-2", "mv /etc/ssh/ssh_known_hosts /etc/ssh/kept");
     let looked = lab.expect(0, &["ps", "LAB", "--json"]).events();
     let of = |host: &str| looked.iter().find(|row| row["host"] == host).unwrap()["health"]["nodes"].clone();

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use futures::future::join_all;
 use tokio::runtime::Handle;
 
 use super::{
@@ -38,27 +39,28 @@ pub(super) enum Part {
     Drain(Arc<Vec<HostName>>),
 }
 
+/// What a component will ask for on a host, as far as can be told before its turn.
+struct Foreseen {
+    deploy: Option<Plan>,
+    prepare: Option<Plan>,
+}
+
 impl Crew {
     /// Evaluates every component on every host that answers, before the first one is touched: an error in the last
     /// recipe must not be found when the first half of the lab is already changed. What needs a live answer is left
     /// for its turn, because an earlier component may change it.
     /// Whatever is wrong is told at once.
     pub(super) async fn preflight(self: &Arc<Self>, components: &[Arc<Component>]) -> Result<(), DriveError> {
+        let each = components.iter().map(|component| self.foresee_component(component));
         let mut wrong = Vec::new();
-        for component in components {
-            // What its keys need, its hosts need too: the same error once more would say nothing.
-            if let Err(error) = self.evaluate_config(component).await {
-                wrong.push(error);
-                continue;
-            }
-            for host in self.hosts_of(component) {
-                if self.absent(&host).is_some() || self.is_benched(&host) {
-                    continue;
+        // Taken note of in the inventory's order, however they came.
+        for foreseen in join_all(each).await.into_iter().flatten() {
+            match foreseen {
+                Ok(Foreseen { deploy, prepare }) => {
+                    deploy.iter().for_each(|plan| self.ports.note(plan));
+                    deploy.iter().chain(&prepare).for_each(|plan| self.wishes.note(plan));
                 }
-                let Ok(session) = self.fleet.session(&host).await else { continue };
-                if let Err(error) = self.foresee_host(component, &host, &session).await {
-                    wrong.push(error);
-                }
+                Err(error) => wrong.push(error),
             }
         }
         // Hosts of one component are wrong in the same way, as a rule.
@@ -70,26 +72,36 @@ impl Crew {
         }
     }
 
+    /// What a component will ask for on each of its hosts that answer, and what is wrong with it.
+    async fn foresee_component(self: &Arc<Self>, component: &Arc<Component>) -> Vec<Result<Foreseen, RecipeError>> {
+        // What its keys need, its hosts need too: the same error once more would say nothing.
+        if let Err(error) = self.evaluate_config(component).await {
+            return vec![Err(error)];
+        }
+        let hosts = self.hosts_of(component);
+        let there = hosts.iter().filter(|host| self.absent(host).is_none() && !self.is_benched(host));
+        let each = there.map(|host| async move {
+            let session = self.fleet.session(host).await.ok()?;
+            Some(self.foresee_host(component, host, &session).await)
+        });
+        join_all(each).await.into_iter().flatten().collect()
+    }
+
     async fn foresee_host(
         self: &Arc<Self>,
         component: &Arc<Component>,
         host: &HostName,
         session: &Arc<HostSession>,
-    ) -> Result<(), RecipeError> {
+    ) -> Result<Foreseen, RecipeError> {
         let asked = Arc::new(AtomicBool::new(false));
-        match self.evaluate_with(component, host, session, Some(Arc::clone(&asked))).await {
-            Ok(evaluation) => {
-                self.ports.note(&evaluation.plan);
-                self.wishes.note(&evaluation.plan);
-            }
+        let deploy = match self.evaluate_with(component, host, session, Some(Arc::clone(&asked))).await {
+            Ok(evaluation) => Some(evaluation.plan),
             Err(error) if !asked.load(Ordering::Relaxed) => return Err(error),
-            Err(_) => {}
-        }
+            Err(_) => None,
+        };
         // What a host needs of its own comes before everything else, so it may ask the host right now.
-        if let Some(plan) = self.evaluate_steps(Part::Prepare, component, host, session).await? {
-            self.wishes.note(&plan);
-        }
-        Ok(())
+        let prepare = self.evaluate_steps(Part::Prepare, component, host, session).await?;
+        Ok(Foreseen { deploy, prepare })
     }
 
     /// What a component would ask for on a host of which nothing but these facts is known; none when that cannot be told.

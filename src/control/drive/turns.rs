@@ -2,7 +2,8 @@
 //!
 //! Hosts where the component's services run are changed a few at a time. Those where they do not run lose nothing, and may
 //! need each other to come up at all (a cluster has no quorum before most of its members run), so they go first and
-//! together.
+//! together. So do those where nothing is to change: they are not disturbed, and one that is ill is found before the first
+//! turn.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -20,7 +21,7 @@ use crate::{
 };
 
 impl Crew {
-    /// Hosts of a component with `serial` whose services run already: they wait for their turn.
+    /// Hosts of a component with `serial` whose services run already and that are to change: they wait for their turn.
     pub(super) async fn serving(
         self: &Arc<Self>,
         component: &Component,
@@ -34,10 +35,19 @@ impl Crew {
             _ => None,
         });
         let asked = ready.map(|(host, session, plan)| async move {
-            let serves = self.serves(session, plan).await;
-            (host.clone(), serves)
+            let waits = self.serves(session, plan).await && (self.is_push() || self.changes(session, plan).await);
+            waits.then(|| host.clone())
         });
-        join_all(asked).await.into_iter().filter(|(_, serves)| *serves).map(|(host, _)| host).collect()
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Whether a plan would change anything, or may. A push would not be there otherwise.
+    async fn changes(&self, session: &Arc<HostSession>, plan: &Plan) -> bool {
+        let looked = session.run_plan(plan.clone(), Mode::Check, Care::Whole, &self.sources, &self.cancel, unheard);
+        looked.await.map_or(true, |end| {
+            let tally = &end.tally;
+            end.cancelled || tally.changed + tally.unknown + tally.failed + tally.not_attempted > 0
+        })
     }
 
     /// Whether all services of a plan run. A host that cannot tell is taken for one that serves: it gets its turn.
@@ -64,8 +74,11 @@ impl Crew {
             }
         }
         let services = question.steps.len() as u64;
-        let unheard = |_: Vec<StepReport>| -> BoxFuture<'_, ()> { Box::pin(async {}) };
         let asked = session.run_plan(question, Mode::Check, Care::Whole, &self.sources, &self.cancel, unheard).await;
         asked.map_or(true, |end| services > 0 && u64::from(end.tally.unchanged) == services)
     }
+}
+
+fn unheard(_: Vec<StepReport>) -> BoxFuture<'static, ()> {
+    Box::pin(async {})
 }
