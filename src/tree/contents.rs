@@ -81,8 +81,13 @@ impl Contents {
     /// Adds bytes that are kept in memory; gives their digest.
     pub fn add_bytes(&mut self, bytes: Vec<u8>) -> Digest {
         let digest = Digest::of(&bytes);
-        self.stored.entry(digest).or_insert_with(|| Stored::Bytes(bytes.into()));
+        self.add_known(digest, bytes.into());
         digest
+    }
+
+    /// Adds bytes that are kept in memory and have this digest.
+    pub fn add_known(&mut self, digest: Digest, bytes: Arc<[u8]>) {
+        self.stored.entry(digest).or_insert(Stored::Bytes(bytes));
     }
 
     /// Adds a file by path; reads it once. Gives digest and length in bytes.

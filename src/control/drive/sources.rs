@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use super::{
@@ -32,6 +32,8 @@ pub(super) struct Sources {
     cache: Option<PathBuf>,
     manifests: Manifests,
     roots: Mutex<Roots>,
+    /// Every service of a recipe asks for it.
+    launcher: OnceLock<(Digest, Arc<[u8]>)>,
 }
 
 /// Which directories the trees were when they were looked at last.
@@ -238,9 +240,15 @@ impl Sources {
 
     /// Offers the embedded launcher; its digest and length in bytes.
     pub(super) fn launcher(&self) -> io::Result<(Digest, u64)> {
-        let program = launcher().map_err(io::Error::other)?;
-        let content = program.content().map_err(io::Error::other)?;
-        Ok((self.add(|contents| contents.add_bytes(content.to_vec())), program.size()))
+        let (digest, content) = match self.launcher.get() {
+            Some(known) => known,
+            None => {
+                let content = launcher().and_then(|program| program.content()).map_err(io::Error::other)?;
+                self.launcher.get_or_init(|| (Digest::of(&content), Arc::from(&content[..])))
+            }
+        };
+        self.add(|contents| contents.add_known(*digest, Arc::clone(content)));
+        Ok((*digest, content.len() as u64))
     }
 
     /// Answers a host's demand; blocks.
