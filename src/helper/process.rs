@@ -32,6 +32,8 @@ const MAX_LINE: usize = 16 * 1024;
 const TAIL: usize = 20;
 /// How often a cancellation or deadline is looked at.
 const TICK: Duration = Duration::from_millis(50);
+/// How soon a command is looked at that has closed all that it writes to; then in twice the time, and so on.
+const FIRST_LOOK: Duration = Duration::from_micros(200);
 /// How long a command may take to end by itself after SIGTERM.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long the output of an ended command is waited for. A daemon that it left behind may hold it for ever.
@@ -260,7 +262,7 @@ impl Attendance {
     }
 
     fn attend(mut self, stop: &Stop, listener: &mut dyn Listener) -> io::Result<Ended> {
-        let mut pause = Duration::from_millis(1);
+        let mut closed = FIRST_LOOK;
         let mut exited: Option<(ExitStatus, Instant)> = None;
         loop {
             let open = self.stdout.is_some() || self.stderr.is_some();
@@ -269,11 +271,13 @@ impl Attendance {
             {
                 return Ok(self.conclude(status, listener));
             }
-            // Once everything is closed only the exit is missing, and it nearly always comes at once.
-            pause = if open { TICK } else { (pause * 2).min(TICK) };
-            self.wait(
-                pause.min(self.deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))),
-            )?;
+            let mut pause = TICK;
+            if !open {
+                // Only the exit is missing, and it nearly always comes at once.
+                pause = closed;
+                closed = (closed * 2).min(TICK);
+            }
+            self.wait(pause.min(self.deadline.saturating_duration_since(Instant::now()).max(FIRST_LOOK)))?;
             self.feed();
             self.listen(listener);
             listener.tick();
