@@ -101,6 +101,24 @@ impl Ports<'_> {
         }
     }
 
+    /// Whether a service itself listens on all of these ports.
+    pub(crate) fn are_of(&self, service: &str, ports: &[ListenPort]) -> bool {
+        let sockets = self.sockets(ports);
+        let of = |port: &ListenPort| -> BTreeSet<u64> {
+            let of_port = sockets.iter().filter(|socket| socket.is_in_the_way_of(port));
+            of_port.map(|socket| socket.inode).collect()
+        };
+        // Most looks end here: it does not listen yet.
+        if ports.iter().any(|port| of(port).is_empty()) {
+            return false;
+        }
+        let processes = self.processes();
+        let users = self.users(&processes, &sockets.iter().map(|socket| socket.inode).collect());
+        let is_own = |pid: &u32| self.service_of(*pid, &processes).as_deref() == Some(service);
+        let has = |inode: &u64| users.get(inode).is_some_and(|pids| pids.iter().any(is_own));
+        ports.iter().all(|port| of(port).iter().any(has))
+    }
+
     /// Who else has what a service wants: one for each port.
     fn holders(&self, wanted: &Wanted<'_>, stop: &Stop) -> Vec<Holder> {
         let sockets = self.sockets(wanted.ports);
@@ -111,9 +129,7 @@ impl Ports<'_> {
         let mut users = self.users(&processes, &sockets.iter().map(|socket| socket.inode).collect());
         let mut holders = Vec::new();
         for port in wanted.ports {
-            let of_port = sockets.iter().filter(|socket| {
-                socket.number == port.number && socket.udp == port.udp && port.meets(Some(socket.address))
-            });
+            let of_port = sockets.iter().filter(|socket| socket.is_in_the_way_of(port));
             let found: Vec<(Option<u32>, Option<String>)> = of_port
                 .flat_map(|socket| match users.remove(&socket.inode) {
                     Some(pids) => {
@@ -153,11 +169,7 @@ impl Ports<'_> {
                 found.extend(text.lines().filter_map(|line| socket(line, udp)));
             }
         }
-        found.retain(|socket| {
-            ports
-                .iter()
-                .any(|port| port.number == socket.number && port.udp == socket.udp && port.meets(Some(socket.address)))
-        });
+        found.retain(|socket| ports.iter().any(|port| socket.is_in_the_way_of(port)));
         found
     }
 
@@ -219,6 +231,12 @@ impl Ports<'_> {
         let mut output = Collected::default();
         let job = Job::program("systemctl", words).timeout(Duration::from_secs(10));
         run(&job, stop, &mut output).is_ok_and(|ended| ended.succeeded()) && output.0.contains(".socket")
+    }
+}
+
+impl Socket {
+    fn is_in_the_way_of(&self, port: &ListenPort) -> bool {
+        self.number == port.number && self.udp == port.udp && port.meets(Some(self.address))
     }
 }
 
@@ -357,6 +375,34 @@ mod tests {
         .into();
         let found = |pid| supervisor_of(pid, &processes);
         assert_eq!([8, 9, 21, 23, 30, 99].map(found), [Some(6), Some(6), Some(20), None, None, None]);
+    }
+
+    #[test]
+    fn a_service_has_its_ports_when_it_listens_on_all_of_them_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            fs_err::write(path, text).unwrap();
+        };
+        let process = |pid: u32, stat: &str, words: &str| {
+            write(&format!("{pid}/stat"), stat);
+            write(&format!("{pid}/cmdline"), words);
+            fs_err::create_dir_all(folder.path().join(format!("{pid}/fd"))).unwrap();
+        };
+        process(10, "10 (runsv) S 1 10 10", "runsv\0db\0");
+        process(11, "11 (db) S 10 10 10", "db\0");
+        std::os::unix::fs::symlink("socket:[4711]", folder.path().join("11/fd/3")).unwrap();
+        let line = |port: &str, inode: u32| format!("0: 00000000:{port} 00000000:0000 0A 0:0 00:0 0 0 0 {inode} 1\n");
+        write("net/tcp", &format!("{}{}", line("0CEA", 4711), line("0CEB", 4712)));
+        let ports = Ports { proc: folder.path(), init: InitSystem::Runit };
+        let are_of = |service: &str, numbers: &[u16]| {
+            ports.are_of(service, &numbers.iter().map(|number| ListenPort::tcp(*number)).collect::<Vec<_>>())
+        };
+        assert!(are_of("db", &[3306]));
+        assert!(!are_of("other", &[3306]), "another service's");
+        assert!(!are_of("db", &[3306, 3307]), "somebody's, but not its own");
+        assert!(!are_of("db", &[3306, 3308]), "not all of them yet");
     }
 
     #[test]

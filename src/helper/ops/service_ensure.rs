@@ -30,6 +30,8 @@ use crate::{
 pub(super) const MARK: &str = "Written by ovs-cuisine; changes made by hand are overwritten.";
 /// A service that dies this soon after its start has failed.
 pub(super) const SETTLE: Duration = Duration::from_secs(1);
+/// One that listens has done with its beginning, and is watched for so much longer.
+const STEADY: Duration = Duration::from_millis(200);
 /// How long a started service may take until it runs.
 const START_TIME: Duration = Duration::from_secs(15);
 pub(super) const PAUSE: Duration = Duration::from_millis(20);
@@ -296,10 +298,15 @@ impl ServiceEnsure {
             machine.pause(PAUSE)?;
             status = manager.status(&self.name, machine)?;
         }
-        let running = Instant::now();
         let Status { life, trial, .. } = status;
-        while running.elapsed() < trial {
+        let mut end = Instant::now() + trial;
+        let mut listens = self.ports.is_empty();
+        while Instant::now() < end {
             machine.pause(PAUSE)?;
+            if !listens && Ports::of_machine(machine.facts.init).are_of(&self.name, &self.ports) {
+                listens = true;
+                end = end.min(Instant::now() + STEADY);
+            }
             let status = manager.status(&self.name, machine)?;
             if !status.running || status.life != life {
                 let message = format!("service `{}` ended within a second of its start", self.name);

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use ovs_cuisine::{
     plan::{
-        Action, FailureKind, MaxDelete, MemoryLock, Op, Outcome, Plan, ServiceDefinition, ServiceEnsure, StepId, Sync,
+        Action, FailureKind, ListenPort, MaxDelete, MemoryLock, Op, Outcome, Plan, ServiceDefinition, ServiceEnsure,
+        StepId, Sync,
     },
     tree::SourceTree,
     wire::Mode,
@@ -94,6 +95,29 @@ fn a_service_that_dies_at_once_is_a_failure_with_its_log() {
     assert!(failure.message.contains("service `mayfly`"), "{failure:?}");
     assert!(failure.output_tail.iter().any(|line| line.contains("my last words")), "{failure:?}");
     let mut stopped = service("mayfly", None);
+    (stopped.running, stopped.enabled) = (false, false);
+    helper.apply(&Op::ServiceEnsure(stopped));
+}
+
+#[test]
+fn a_service_that_listens_and_dies_is_a_failure() {
+    let host = host();
+    let mut helper = host.helper();
+    let listening = |then: &str| {
+        let script = format!(
+            "exec perl -MIO::Socket::INET -e 'my $s = IO::Socket::INET->new(LocalPort => 4717, Listen => 1, ReuseAddr => 1) or die; {then}'"
+        );
+        let ports = vec![ListenPort::tcp(4717)];
+        Op::ServiceEnsure(ServiceEnsure { ports, ..service("listens", Some(definition(&script))) })
+    };
+    let failure = helper.apply(&listening("select undef, undef, undef, 0.1; die \"too much\\n\"")).failure();
+    assert!(failure.message.contains("service `listens`"), "{failure:?}");
+    assert!(failure.output_tail.iter().any(|line| line.contains("too much")), "{failure:?}");
+    // What goes on listening is taken for what it is, and keeps its port for itself.
+    let steady = listening("sleep 1000");
+    assert_eq!(helper.apply(&steady).outcome(), Outcome::Changed);
+    assert_eq!(helper.apply(&steady).outcome(), Outcome::NoChange);
+    let mut stopped = service("listens", None);
     (stopped.running, stopped.enabled) = (false, false);
     helper.apply(&Op::ServiceEnsure(stopped));
 }
