@@ -57,8 +57,12 @@ impl Crew {
         for foreseen in join_all(each).await.into_iter().flatten() {
             match foreseen {
                 Ok(Foreseen { deploy, prepare }) => {
-                    deploy.iter().for_each(|plan| self.ports.note(plan));
-                    deploy.iter().chain(&prepare).for_each(|plan| self.wishes.note(plan));
+                    if let Some(plan) = &deploy {
+                        self.ports.note(plan);
+                    }
+                    for plan in deploy.iter().chain(&prepare) {
+                        self.wishes.note(plan);
+                    }
                 }
                 Err(error) => wrong.push(error),
             }

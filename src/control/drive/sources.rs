@@ -240,12 +240,11 @@ impl Sources {
 
     /// Offers the embedded launcher; its digest and length in bytes.
     pub(super) fn launcher(&self) -> io::Result<(Digest, u64)> {
-        let (digest, content) = match self.launcher.get() {
-            Some(known) => known,
-            None => {
-                let content = launcher().and_then(|program| program.content()).map_err(io::Error::other)?;
-                self.launcher.get_or_init(|| (Digest::of(&content), Arc::from(&content[..])))
-            }
+        let (digest, content) = if let Some(known) = self.launcher.get() {
+            known
+        } else {
+            let content = launcher().and_then(|program| program.content()).map_err(io::Error::other)?;
+            self.launcher.get_or_init(|| (Digest::of(&content), Arc::from(&content[..])))
         };
         self.add(|contents| contents.add_known(*digest, Arc::clone(content)));
         Ok((*digest, content.len() as u64))
