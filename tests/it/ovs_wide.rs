@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{
     ovs_lab::{changed, processes, restarted, standin_lab},
     support::{
-        lab::{TestLab, summary},
+        lab::{TestLab, docker, summary},
         wait::wait_for,
     },
 };
@@ -28,6 +28,7 @@ fn two_backends_and_a_vpool_on_two_hosts() {
     objects_stay_in_their_backend(&lab);
     the_agent_knows_both(&lab);
     a_host_joins_the_vpool(&lab);
+    a_host_leaves_the_vpool(&lab);
     the_second_backend_goes(&lab);
     lab.expect(0, &["down", "LAB", "--volumes", "--yes"]);
 }
@@ -167,6 +168,48 @@ fn a_host_joins_the_vpool(lab: &TestLab) {
         let list = format!("{ALBA} list-osds --config /opt/ovs-cuisine/started/asd-{backend}.abm.ini --to-json");
         assert_eq!(lab.inside("asd-4", &list).matches("long_id").count(), 5, "{backend}");
     }
+    nothing_is_left_to_do(lab);
+}
+
+/// And back: the disk that the third one has moves to one that stays, or nothing is removed. What it is moved by goes last.
+fn a_host_leaves_the_vpool(lab: &TestLab) {
+    const THREE: &str = "hosts = [\"vd-*\"]";
+    const TWO: &str = "hosts = [\"vd-[1-2]\"]";
+    let third = lab.address("vd-3");
+    let keys = || lab.expect(0, &["config", "get", "LAB", "vpools/"]).stdout;
+    docker(&["stop", "-t", "1", &lab.container("vd-3")]);
+    // With its container the whole host would come back: the inventory has it no more.
+    lab.edit("vd-[1-3]", "vd-[1-2]");
+    let refused = lab.expect(40, &["deploy", "LAB"]);
+    assert!(refused.stderr.contains("has new and does not answer"), "{refused:?}");
+    assert!(refused.stderr.contains("mark_node_offline") && refused.stderr.contains("nothing of them was removed"));
+    assert!(keys().contains(&third), "its keys stay");
+
+    assert!(refused.stderr.contains("hosts that left may be needed by vd-wide"), "{refused:?}");
+
+    lab.edit("vd-[1-2]", "vd-[1-3]");
+    lab.expect(0, &["deploy", "LAB"]);
+    lab.edit(THREE, TWO);
+    let before = processes(lab);
+    let events = lab.events(0, &["deploy", "LAB"]);
+    let goes = |event: &&Value| event["title"].as_str().is_some_and(|title| title.starts_with("leftovers"));
+    let finished = events.iter().filter(|event| event["host"] == "vd-3" && event["progress"] == "finished");
+    let gone: Vec<_> = finished.filter(goes).map(|event| event["component"].as_str().unwrap()).collect();
+    assert_eq!(gone, ["vd-wide", "proxy-wide", "dtl-wide"], "who needs something before it");
+    assert_eq!(lab.inside("vd-3", "ls /etc/sv | grep ovs- || true"), "");
+    assert!(!keys().contains(&third), "and go with it");
+    assert_eq!(restarted(&before, &processes(lab)), Vec::<String>::new());
+    for host in ["vd-1", "vd-2"] {
+        assert_eq!(read(lab, host, "/mnt/wide/new.raw", 100, 5), "known", "{host}");
+        assert_eq!(read(lab, host, "/mnt/wide/disk1.raw", 9000, 13), "by the second", "{host}");
+        assert_eq!(
+            lab.inside(host, "ls -s --block-size=1 /mnt/wide/new.raw | cut -d' ' -f1").trim(),
+            "4096",
+            "holes stay"
+        );
+    }
+    write(lab, "vd-2", "/mnt/wide/new.raw", 200, "goes on");
+    assert_eq!(read(lab, "vd-1", "/mnt/wide/new.raw", 200, 7), "goes on");
     nothing_is_left_to_do(lab);
 }
 

@@ -4,10 +4,13 @@
 //! record what was defined there and for whom. A host that the inventory no longer gives the component is drained
 //! (`drain(ctx)` of the recipe, on a host that stays), its services are stopped and taken away, and its keys go with the
 //! next write. The container of a host that is gone from the inventory is stopped; `--prune` removes it.
+//!
+//! What a component needs goes after it: a volumedriver that is drained writes through the proxy beside it. So containers
+//! are stopped when every component has seen off whoever left it, and so are services that another one leaves behind needs.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, PoisonError},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -33,6 +36,17 @@ pub const AD_HOC: &str = "ad-hoc.";
 
 /// Hosts and the services that they run for a component.
 pub(super) type Leavers = BTreeMap<HostName, BTreeSet<String>>;
+
+/// What is left to do for hosts that left, when all components have had their turn.
+#[derive(Debug, Default)]
+pub(super) struct Departures {
+    /// Hosts that are no longer in the inventory: their containers are stopped.
+    hosts: BTreeSet<HostName>,
+    /// What components have on hosts of the inventory that others need there until they have left, too.
+    services: Vec<(ComponentName, HostName, BTreeSet<String>)>,
+    /// Components that have seen off whoever left them.
+    seen_off: BTreeSet<ComponentName>,
+}
 
 /// The hosts and services that launch descriptions below a prefix are for.
 fn launched<'k>(prefix: &str, keys: impl Iterator<Item = &'k str>) -> Leavers {
@@ -104,23 +118,38 @@ impl Crew {
             let (component, host) = (component.name.clone(), host.clone());
             self.events.send(RunEvent::Leaving { component, host, done: self.mode == Mode::Apply }).await;
         }
-        if leavers.is_empty() {
-            return Ok(());
-        }
-        if self.mode == Mode::Apply {
+        if self.mode == Mode::Apply && !leavers.is_empty() {
             self.drain(component, leavers, evaluations).await?;
         }
         for (host, services) in leavers {
-            if self.inventory.hosts.contains_key(host) {
+            if !self.inventory.hosts.contains_key(host) {
+                self.departures().hosts.insert(host.clone());
+            } else if self.mode == Mode::Apply && self.is_needed_there(&component.name, host) {
+                self.departures().services.push((component.name.clone(), host.clone(), services.clone()));
+            } else if self.absent(host).is_none() {
                 // A host that does not exist yet has nothing.
-                if self.absent(host).is_none() {
-                    self.clear_all(&component.name, host, services).await;
-                }
-            } else if self.mode == Mode::Apply {
-                self.departed.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone());
+                self.clear_all(&component.name, host, services).await;
             }
         }
+        self.departures().seen_off.insert(component.name.clone());
         Ok(())
+    }
+
+    fn departures(&self) -> MutexGuard<'_, Departures> {
+        self.departures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a component that leaves a host, too, needs this one.
+    fn is_needed_there(&self, component: &ComponentName, host: &HostName) -> bool {
+        let others = self.inventory.components.values().filter(|other| other.name != *component);
+        let mut leave = others.filter(|other| self.recorded_leavers(other).contains(host));
+        leave.any(|other| self.needs(other, component))
+    }
+
+    /// Whether a component needs another, itself or by what it needs.
+    fn needs(&self, component: &Component, wanted: &ComponentName) -> bool {
+        let further = |need| self.inventory.components.get(need).is_some_and(|next| self.needs(next, wanted));
+        component.needs.iter().any(|need| need == wanted || further(need))
     }
 
     async fn drain(
@@ -159,16 +188,32 @@ impl Crew {
     }
 
     /// After everything else: containers of hosts that left are stopped, or removed with all that the inventory no
-    /// longer has when that was asked for.
-    pub(super) async fn clear_away(self: &Arc<Self>) {
+    /// longer has when that was asked for. `ended` is how components went.
+    pub(super) async fn clear_away(self: &Arc<Self>, ended: &HashMap<ComponentName, Status>) {
         if self.scope != Scope::Whole || self.mode != Mode::Apply || self.cancel.is_cancelled() {
             return;
         }
-        let departed = std::mem::take(&mut *self.departed.lock().unwrap_or_else(PoisonError::into_inner));
-        if departed.is_empty() && !self.prune {
+        let Departures { hosts, services, seen_off } = std::mem::take(&mut *self.departures());
+        if hosts.is_empty() && services.is_empty() && !self.prune {
             return;
         }
-        if let Err(error) = self.clear_containers(&departed).await {
+        let is_missing =
+            |(name, status): &(&ComponentName, &Status)| **status >= Status::NotAttempted && !seen_off.contains(*name);
+        let missing: BTreeSet<&str> = ended.iter().filter(is_missing).map(|(name, _)| name.as_str()).collect();
+        if !missing.is_empty() {
+            let names: Vec<&str> = missing.into_iter().collect();
+            let text = "what the inventory no longer has is left as it is: hosts that left may be needed by";
+            self.warn(format!("{text} {} until these are deployed", names.join(", "))).await;
+            return;
+        }
+        // Backwards: who needs something had its turn after it.
+        for (component, host, services) in services.iter().rev() {
+            self.clear_all(component, host, services).await;
+        }
+        if hosts.is_empty() && !self.prune {
+            return;
+        }
+        if let Err(error) = self.clear_containers(&hosts).await {
             self.warn(super::error::chain(&error)).await;
         }
         if self.prune

@@ -19,6 +19,7 @@ use super::{
     fleet::DEFAULT_JOBS,
     graph::run_graph,
     holdings::Wishes,
+    leaving::Departures,
     ledger::Ledger,
     ports::PortBook,
     push::PushTally,
@@ -109,8 +110,8 @@ pub(super) struct Crew {
     pub(super) scope: Scope,
     safe: HashSet<ComponentName>,
     pub(super) prune: bool,
-    /// Hosts that left a component and are no longer in the inventory.
-    pub(super) departed: Mutex<BTreeSet<HostName>>,
+    /// What is left to do for hosts that left components.
+    pub(super) departures: Mutex<Departures>,
     /// What recipes ask for that hosts keep record of.
     pub(super) wishes: Wishes,
     /// Which services listen on what.
@@ -209,7 +210,7 @@ impl Crew {
             scope,
             safe,
             prune,
-            departed: Mutex::default(),
+            departures: Mutex::default(),
             wishes: Wishes::default(),
             ports: PortBook::default(),
             pushed: PushTally::default(),
@@ -285,7 +286,7 @@ impl Crew {
                 self.not_attempted(component).await;
             }
         }
-        self.clear_away().await;
+        self.clear_away(&ended).await;
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     storage::Storage,
+    takeover,
     volumes::{Volumes, Whereabouts},
 };
 use crate::lines::{self, Answer, text};
@@ -108,6 +109,7 @@ fn answer_here(volumes: &Volumes, request: &Value) -> Answer {
         // What only the mounts of other nodes ask.
         "stat" => volumes.stat(name).map_err(failed),
         "resize" => storage.resize(&open()?, number(request, "size")?).map(|()| Value::Null).map_err(failed),
+        "give_up" => takeover::give_up(volumes, name),
         "remove" => {
             storage.remove(&volumes.path(name)).map_err(failed)?;
             volumes.release(name).map(|()| Value::Null)

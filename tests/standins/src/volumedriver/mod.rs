@@ -13,6 +13,7 @@ mod registry;
 mod remote;
 mod start;
 mod storage;
+mod takeover;
 mod tree;
 mod volumes;
 mod xmlrpc;

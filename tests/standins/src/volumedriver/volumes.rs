@@ -105,6 +105,32 @@ impl Volumes {
         }
     }
 
+    /// Registers a volume as this node's that was another's.
+    pub(crate) fn hand_over(&self, name: &str, owner: &str) -> Result<(), String> {
+        let request = json!({"op": "test_and_set", "key": self.key(name), "expected": owner, "value": self.own});
+        let before = self.arakoon.call(&request).map_err(|error| format!("volume registry: {error}"))?;
+        if before.as_str() == Some(owner) { Ok(()) } else { Err(format!("volume {name} is no longer {owner}'s")) }
+    }
+
+    /// The node that a volume is registered with.
+    pub(crate) fn owner(&self, name: &str) -> Result<Option<String>, String> {
+        self.arakoon.get(&self.key(name)).map_err(|error| format!("volume registry: {error}"))
+    }
+
+    /// The node that has a volume; those below directories are in no registry.
+    pub(crate) fn keeper(&self, name: &str) -> Result<String, String> {
+        match self.owner(name)? {
+            Some(owner) => Ok(owner),
+            None if self.path(name).exists() => Ok(self.own.clone()),
+            None => Err(format!("no volume {name}")),
+        }
+    }
+
+    /// Whether this is the node of that name.
+    pub(crate) fn is_own(&self, node: &str) -> bool {
+        self.own == node
+    }
+
     /// Forgets a volume.
     pub(crate) fn release(&self, name: &str) -> Result<(), String> {
         match self.arakoon.call(&json!({"op": "delete", "key": self.key(name)})) {
@@ -141,8 +167,7 @@ impl Volumes {
         if self.path(name).exists() {
             return Ok(Whereabouts::Here);
         }
-        let owner = self.arakoon.get(&self.key(name)).map_err(|error| format!("volume registry: {error}"))?;
-        Ok(match owner {
+        Ok(match self.owner(name)? {
             Some(owner) if owner != self.own => Whereabouts::At(owner),
             _ => Whereabouts::Nowhere,
         })

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use super::volumes::Volumes;
+use super::{takeover, volumes::Volumes};
 
 const LONGEST: u64 = 1 << 20;
 
@@ -44,7 +44,7 @@ fn answer(mut stream: &TcpStream, volumes: &Volumes) -> std::io::Result<()> {
     let mut body = String::new();
     reader.take(length).read_to_string(&mut body)?;
     let method = body.split_once("<methodName>").and_then(|(_, rest)| rest.split_once("</methodName>"));
-    let body = match method.map(|(name, _)| called(name, volumes)) {
+    let body = match method.map(|(name, rest)| called(name, &texts(rest), volumes)) {
         Some(Ok(value)) => format!("<params><param><value>{value}</value></param></params>"),
         Some(Err(error)) => fault(&error),
         None => fault("no method"),
@@ -54,15 +54,30 @@ fn answer(mut stream: &TcpStream, volumes: &Volumes) -> std::io::Result<()> {
     write!(stream, "{head}Connection: close\r\n\r\n{body}")
 }
 
+/// The parameters of a call, as far as they are texts.
+fn texts(body: &str) -> Vec<String> {
+    let inner = |part: &str| part.split_once("</string>").map(|(text, _)| plain(text));
+    body.split("<string>").skip(1).filter_map(inner).collect()
+}
+
 /// The value that a method gives.
-fn called(method: &str, volumes: &Volumes) -> Result<String, String> {
-    match method {
-        "volumesList" => {
+fn called(method: &str, parameters: &[String], volumes: &Volumes) -> Result<String, String> {
+    match (method, parameters) {
+        ("volumesList", _) => {
             let one = |name: String| format!("<value><string>{}</string></value>", escaped(&name));
             let names: String = volumes.list()?.into_iter().map(one).collect();
             Ok(format!("<array><data>{names}</data></array>"))
         }
-        "updateClusterNodeConfigs" => volumes.refresh().map(|()| "<boolean>1</boolean>".to_owned()),
+        ("volumeInfo", [name, ..]) => {
+            let keeper = escaped(&volumes.keeper(name)?);
+            let member = format!("<name>vrouter_id</name><value><string>{keeper}</string></value>");
+            Ok(format!("<struct><member>{member}</member></struct>"))
+        }
+        ("volumeMigrate", [name, node, ..]) if volumes.is_own(node) => {
+            takeover::take(volumes, name).map(|()| "<boolean>1</boolean>".to_owned())
+        }
+        ("volumeMigrate", _) => Err("the stand-in is asked at the node that takes the volume".to_owned()),
+        ("updateClusterNodeConfigs", _) => volumes.refresh().map(|()| "<boolean>1</boolean>".to_owned()),
         _ => Err("unknown method".to_owned()),
     }
 }
@@ -73,6 +88,10 @@ fn fault(text: &str) -> String {
          <name>faultString</name><value><string>{}</string></value></member></struct></value></fault>",
         escaped(text)
     )
+}
+
+fn plain(text: &str) -> String {
+    text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 }
 
 fn escaped(text: &str) -> String {

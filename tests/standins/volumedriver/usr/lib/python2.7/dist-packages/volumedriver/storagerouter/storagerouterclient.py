@@ -1,4 +1,4 @@
-"""Stand-in for the extension storagerouterclient: the cluster registry, and a client that lists volumes.
+"""Stand-in for the extension storagerouterclient: the cluster registry, and a client that lists and moves volumes.
 
 The registry is JSON text in the stand-in arakoon, key `<vrouter_cluster_id>/cluster_configuration`; the real one is a
 serialised C++ map. Both Python 2.7 and 3 run it.
@@ -103,6 +103,13 @@ class ClusterContact(object):
         self.port = int(port)
 
 
+class VolumeInfo(object):
+    """What a volumedriver tells of a volume."""
+
+    def __init__(self, vrouter_id):
+        self.vrouter_id = vrouter_id
+
+
 class StorageRouterClient(object):
     """Asks the first volumedriver that answers."""
 
@@ -114,15 +121,23 @@ class StorageRouterClient(object):
         """The names of the volumes."""
         return self._ask("volumesList")
 
+    def info_volume(self, volume_id):
+        """What is known of a volume; here only the node that has it."""
+        return VolumeInfo(self._ask("volumeInfo", volume_id)["vrouter_id"])
+
+    def migrate(self, object_id, node_id, force_restart):
+        """Moves a volume to another node. The stand-in has its content nowhere else, so force changes nothing."""
+        self._ask("volumeMigrate", object_id, node_id)
+
     def update_cluster_node_configs(self, node_id=""):
         """Has a running volumedriver read the registry anew; the stand-in's that of the contact, whatever the node."""
         return self._ask("updateClusterNodeConfigs")
 
-    def _ask(self, method):
+    def _ask(self, method, *texts):
         last = None
         for contact in self._contacts:
             try:
-                return getattr(ServerProxy("http://%s:%d/RPC2" % (contact.host, contact.port)), method)()
+                return getattr(ServerProxy("http://%s:%d/RPC2" % (contact.host, contact.port)), method)(*texts)
             except socket.error as error:
                 last = error
         raise RuntimeError("no node of %s answers: %s" % (self._cluster, last))
