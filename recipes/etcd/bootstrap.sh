@@ -6,7 +6,8 @@
 #
 # A member that lost its data is replaced: the others still count on it and would not take it for a new one. They are
 # asked at MEMBER_OTHERS (with MEMBER_CA when they speak TLS) to forget the member at MEMBER_URL and to expect it anew; the
-# data directory is MEMBER_DATA. Without MEMBER_OTHERS nothing is asked.
+# data directory is MEMBER_DATA. Without MEMBER_OTHERS nothing is asked. Others that do not answer, as long as they elect a
+# leader, are taken for members that are not there yet; etcd itself tells when they are, and they are asked again.
 #
 #   etcd-bootstrap MARKER PORT etcd ARGUMENT...      (the password on standard input)
 set -u
@@ -31,16 +32,27 @@ others() {
         --dial-timeout 2s --command-timeout 5s "$@"
 }
 
-# The identifier and state of this member in the eyes of the others: nothing before the cluster exists.
+has_data() {
+    # A start that was refused leaves a directory behind, and no log in it.
+    ls "$MEMBER_DATA"/member/wal/*.wal >/dev/null 2>&1
+}
+
+# The identifier and state of this member in the eyes of the others; fails when nobody answers.
 known() {
-    others member list | awk -F', ' -v url="$MEMBER_URL" '$4 == url { print $1, $2 }'
+    list=$(others member list) || return 1
+    echo "$list" | awk -F', ' -v url="$MEMBER_URL" '$4 == url { print $1, $2 }'
 }
 
 # The others refuse changes in the first seconds after a start of theirs, so each is tried again.
 replace() {
     replaced=
     for _ in $(seq 30); do
-        known_as=$(known)
+        if ! known_as=$(known); then
+            # Before the cluster exists nobody does.
+            [ -n "$replaced$counted" ] || return
+            sleep 1
+            continue
+        fi
         case $known_as in
         *" started")
             echo "the others know this member, whose data is gone: it is replaced"
@@ -49,10 +61,11 @@ replace() {
             ;;
         *" unstarted")
             state=existing
+            rm -rf "$MEMBER_DATA/member"
             return
             ;;
         *)
-            [ -n "$replaced" ] || return
+            [ -n "$replaced$counted" ] || return
             others member add "$MEMBER_NAME" --peer-urls "$MEMBER_URL" || sleep 1
             ;;
         esac
@@ -61,13 +74,19 @@ replace() {
     exit 3
 }
 
+launch() {
+    "$@" --initial-cluster-state "$state" --listen-client-urls "http://127.0.0.1:$port" &
+    etcd=$!
+}
+
 state=new
-if [ -n "${MEMBER_OTHERS-}" ] && [ ! -e "$MEMBER_DATA/member" ]; then
+counted=
+empty=
+if [ -n "${MEMBER_OTHERS-}" ] && ! has_data; then
+    empty=yes
     replace
 fi
-
-"$@" --initial-cluster-state "$state" --listen-client-urls "http://127.0.0.1:$port" &
-etcd=$!
+launch "$@"
 trap 'kill "$etcd" 2>/dev/null; wait "$etcd"' EXIT
 
 anonymous() {
@@ -81,6 +100,14 @@ root() {
 
 for _ in $(seq 1 300); do
     if ! kill -0 "$etcd" 2>/dev/null; then
+        # The others know it, or one that was in its place before: what this start has written is of no use.
+        if [ -n "$empty" ] && [ -z "$counted" ] &&
+            grep -qE 'has already been bootstrapped|has been permanently removed from the cluster' "$log"; then
+            counted=yes
+            replace
+            launch "$@"
+            continue
+        fi
         echo "etcd ended"
         exit 1
     fi

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::support::wait::wait_until;
 
 const PASSWORD: &str = "open-sesame";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -136,6 +139,19 @@ fn eventually(member: &Member, words: &[&str], wanted: impl Fn(&str) -> bool) {
     panic!("{words:?} of {}: {last:?}", member.name);
 }
 
+/// Its volume is lost.
+fn forget(member: &Member) {
+    fs_err::remove_dir_all(member.directory.join("data")).unwrap();
+    fs_err::remove_file(member.directory.join("marker")).unwrap();
+    fs_err::remove_file(member.directory.join("bootstrap.log")).unwrap();
+}
+
+fn signal(pids: &[i32], signal: Signal) {
+    for pid in pids {
+        kill_process(Pid::from_raw(*pid).unwrap(), signal).unwrap();
+    }
+}
+
 #[test]
 fn a_member_whose_data_is_gone_is_replaced() {
     let cluster = Cluster::new();
@@ -154,17 +170,29 @@ fn a_member_whose_data_is_gone_is_replaced() {
     eventually(&all[0], &["put", "/a", "kept"], |said| said.contains("OK"));
 
     let lost = &all[2];
-    drop(running.pop());
-    for place in ["data", "marker"] {
-        let path = lost.directory.join(place);
-        if path.is_dir() { fs_err::remove_dir_all(path) } else { fs_err::remove_file(path) }.unwrap();
+    // Others that do not answer when they are asked are taken for none; they are asked again when etcd knows better: that
+    // they know the member, or that they knew one in its place.
+    for (are_silent, said) in
+        [(true, "has already been bootstrapped"), (true, "has been permanently removed"), (false, "member")]
+    {
+        drop(running.pop());
+        forget(lost);
+        let others: Vec<_> = running.iter().map(|other| i32::try_from(other.0.id()).unwrap()).collect();
+        let log = || fs_err::read_to_string(lost.directory.join("bootstrap.log")).unwrap_or_default();
+        if are_silent {
+            signal(&others, Signal::STOP);
+        }
+        let begun = cluster.bootstrap(lost);
+        if are_silent {
+            wait_until("a question without an answer", || log().contains("Error: "));
+            signal(&others, Signal::CONT);
+        }
+        ends_well(begun, lost);
+        assert!(log().contains(said) && log().contains("it is replaced"), "{}", log());
+        running.push(cluster.start(lost));
+        eventually(lost, &["get", "/a", "--print-value-only"], |said| said == "kept\n");
+        eventually(lost, &["member", "list"], |said| said.matches(", started, ").count() == 3);
     }
-    ends_well(cluster.bootstrap(lost), lost);
-    let log = fs_err::read_to_string(lost.directory.join("bootstrap.log")).unwrap();
-    assert!(log.contains("it is replaced"), "{log}");
-    running.push(cluster.start(lost));
-    eventually(lost, &["get", "/a", "--print-value-only"], |said| said == "kept\n");
-    eventually(lost, &["member", "list"], |said| said.matches(", started, ").count() == 3);
 
     // Nothing is replaced while its data is there: the mark alone was lost.
     drop(running.pop());
